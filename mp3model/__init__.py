@@ -1,0 +1,29 @@
+"""mp3model: a song's audio, release date and artist in, one forecast of its streams a region out.
+
+The names below are imported on first use, so that `import mp3model` and the command line's `--help` stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mp3model.audio.frontend import LogMel
+    from mp3model.config import MP3Config
+    from mp3model.model.modeling import MP2Model
+
+__version__ = "0.1.0"
+__all__ = ["LogMel", "MP2Model", "MP3Config", "__version__"]
+
+_HOME = {
+    "LogMel": "mp3model.audio.frontend",
+    "MP2Model": "mp3model.model.modeling",
+    "MP3Config": "mp3model.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mp3model' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,474 @@
+"""Log-mel spectrograms in, tokens and one state a region out: the Audio Spectrogram Transformer with region tokens.
+
+Parameters follow timm's names (`patch_embed.proj`, `blocks.0.attn.qkv`, `norm`, …), so that timm's optimizer groups,
+layer-wise decay and checkpoints fit. AST: Gong, Chung, Glass 2021, arXiv 2104.01778.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import DropPath, Mlp, PatchDropout, resample_abs_pos_embed, trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mp3model.files import InputError
+
+PREFIX_TOKENS = 2  # class and distillation
+
+
+def grid_of(frames: int, mels: int, patch: Sequence[int], stride: Sequence[int]) -> tuple[int, int]:
+    """(frequency, time) patches of a spectrogram; `patch` and `stride` are (frequency, time)."""
+    return (mels - patch[0]) // stride[0] + 1, (frames - patch[1]) // stride[1] + 1
+
+
+def resample_positions(
+    positions: Tensor,
+    new_grid: tuple[int, int],
+    old_grid: tuple[int, int],
+    prefix_tokens: int = PREFIX_TOKENS,
+    cut: bool = False,
+) -> Tensor:
+    """Positions of one patch grid for another: (1, prefix + old patches, width) → (1, prefix + new patches, width).
+
+    Args:
+        positions: Prefix tokens' positions, then the patches', frequency first.
+        new_grid: (frequency, time) patches wanted.
+        old_grid: (frequency, time) patches `positions` was learnt on.
+        prefix_tokens: Positions at the front that belong to no patch; they stay as they are.
+        cut: Along an axis that gets shorter keep the middle positions, as the AST paper does with an image
+            transformer's; otherwise every axis is interpolated (bicubic, anti-aliased).
+    """
+    if new_grid == old_grid:
+        return positions
+    if cut:
+        kept = tuple(min(new, old) for new, old in zip(new_grid, old_grid, strict=True))
+        offsets = tuple((old - keep) // 2 for old, keep in zip(old_grid, kept, strict=True))
+        prefix, patches = positions[:, :prefix_tokens], positions[:, prefix_tokens:]
+        patches = patches.unflatten(1, old_grid)
+        patches = patches[:, offsets[0] : offsets[0] + kept[0], offsets[1] : offsets[1] + kept[1]]
+        positions, old_grid = torch.cat([prefix, patches.flatten(1, 2)], dim=1), (kept[0], kept[1])
+    return resample_abs_pos_embed(
+        positions, new_size=list(new_grid), old_size=list(old_grid), num_prefix_tokens=prefix_tokens
+    )
+
+
+class PatchEmbed(nn.Module):
+    """Cuts a spectrogram into overlapping patches and projects each linearly."""
+
+    def __init__(self, width: int, patch: Sequence[int], stride: Sequence[int]) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, kernel_size=tuple(patch), stride=tuple(stride))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, width, frequency patches, time patches)."""
+        return self.proj(mel.transpose(1, 2).unsqueeze(1))
+
+
+class Attention(nn.Module):
+    """Self-attention of the stream, read by region tokens that the stream never reads."""
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, readers: int = 0) -> Tensor:
+        """(batch, stream + readers, width) → the same shape; the last `readers` tokens only read.
+
+        The stream attends to itself with no mask, whatever the readers; each reader attends to the stream and to
+        itself, so that its state is the same alone or beside others.
+        """
+        batch, length, width = tokens.shape
+        query, key, value = self.qkv(tokens).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if readers == 0:
+            mixed = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            stream = length - readers
+            mask = torch.ones(readers, length, dtype=torch.bool, device=tokens.device)
+            mask[:, stream:] = torch.eye(readers, dtype=torch.bool, device=tokens.device)
+            mixed = torch.cat(
+                [
+                    functional.scaled_dot_product_attention(
+                        query[:, :, :stream], key[:, :, :stream], value[:, :, :stream]
+                    ),
+                    functional.scaled_dot_product_attention(query[:, :, stream:], key, value, attn_mask=mask),
+                ],
+                dim=2,
+            )
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, length, width)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        layer_norm_eps: float,
+        dropout: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.attn = Attention(width, heads, qkv_bias, dropout)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=dropout)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, readers: int = 0) -> Tensor:
+        """(batch, stream + readers, width) → the same shape."""
+        tokens = tokens + self.drop_path1(self.attn(self.norm1(tokens), readers))
+        return tokens + self.drop_path2(self.mlp(self.norm2(tokens)))
+
+
+class AST(nn.Module):
+    """Audio Spectrogram Transformer whose region tokens read the patches and are read by none.
+
+    Args:
+        width: Width of a token.
+        depth: Blocks.
+        heads: Attention heads a block.
+        mlp_ratio: Width of a block's inner layer over `width`.
+        mels: Mel bands of the input.
+        frames: Frames of the input that positions are learnt for; other lengths resample them.
+        patch: (frequency, time) of a patch, in bands and frames.
+        stride: (frequency, time) between patches.
+        regions: How many region tokens.
+        position_mode: `sum` or `concat`.
+        position_width: Channels of a position in `concat` mode; None is a quarter of `width`.
+        layer_norm_eps: Epsilon of the layer norms, 1e-12 in AST.
+        qkv_bias: Whether queries, keys and values have a bias.
+        dropout: After the positions, in attention's projection and in the inner layer.
+        drop_path: Stochastic depth of the last block, linearly less before it.
+        patch_drop: Share of the patches left out while training.
+    """
+
+    def __init__(
+        self,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        *,
+        mlp_ratio: float = 4.0,
+        mels: int = 128,
+        frames: int = 1024,
+        patch: Sequence[int] = (16, 16),
+        stride: Sequence[int] = (10, 10),
+        regions: int = 0,
+        position_mode: str = "sum",
+        position_width: int | None = None,
+        layer_norm_eps: float = 1e-12,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        patch_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if position_mode not in ("sum", "concat"):
+            raise ValueError(f"position_mode is {position_mode!r}; it must be sum or concat")
+        self.width, self.position_mode = width, position_mode
+        self.patch, self.stride, self.mels = (patch[0], patch[1]), (stride[0], stride[1]), mels
+        self.grid = grid_of(frames, mels, patch, stride)
+        channels = width if position_mode == "sum" else (position_width or width // 4)
+        content = width if position_mode == "sum" else width - channels
+        self.patch_embed = PatchEmbed(content, patch, stride)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, content))
+        self.dist_token = nn.Parameter(torch.empty(1, 1, content))
+        self.pos_embed = nn.Parameter(torch.empty(1, PREFIX_TOKENS + self.grid[0] * self.grid[1], channels))
+        self.region_tokens = nn.Parameter(torch.empty(1, regions, width)) if regions else None
+        self.pos_drop = nn.Dropout(dropout)
+        self.patch_drop = PatchDropout(patch_drop, num_prefix_tokens=PREFIX_TOKENS)
+        rates = torch.linspace(0.0, drop_path, depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, qkv_bias, layer_norm_eps, dropout, rate) for rate in rates
+        )
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal of standard deviation .02 for weights and tokens, as in ViT and DeiT; biases zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # A patch of 16 × 16 normalised log-mels has a norm near 8, so .02 a weight starts its token small beside a
+        # position; the fan-in rule of the convolution keeps both in proportion for every patch size.
+        nn.init.normal_(self.patch_embed.proj.weight, std=(self.patch[0] * self.patch[1]) ** -0.5)
+        for parameter in (self.cls_token, self.dist_token, self.pos_embed, self.region_tokens):
+            if parameter is not None:
+                trunc_normal_(parameter, std=0.02)
+
+    def forward(self, mel: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(batch, frames, mels) → tokens (batch, 2 + patches, width) and states (batch, regions, width).
+
+        Args:
+            mel: Normalised log-mel spectrograms.
+            regions: (asked,) indices of the regions wanted; None is all of them, in their own order.
+        """
+        stream = self._embed(mel)
+        readers = 0
+        if self.region_tokens is not None:
+            asked = self.region_tokens if regions is None else self.region_tokens[:, regions]
+            readers = asked.shape[1]
+            stream = torch.cat([stream, asked.expand(len(stream), -1, -1).to(stream.dtype)], dim=1)
+        for block in self.blocks:
+            stream = block(stream, readers)
+        stream = self.norm(stream)
+        split = stream.shape[1] - readers
+        return stream[:, :split], stream[:, split:]
+
+    def forward_features(self, mel: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, 2 + patches, width) after the final norm, no region tokens.
+
+        The order is that of transformers' `ASTModel`: class, distillation, then patches, all times of the lowest
+        frequency first.
+        """
+        stream = self._embed(mel)
+        for block in self.blocks:
+            stream = block(stream)
+        return self.norm(stream)
+
+    def _embed(self, mel: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, 2 + patches, width), with positions."""
+        if mel.ndim != 3 or mel.shape[2] != self.mels or mel.shape[1] < self.patch[1]:
+            raise ValueError(
+                f"spectrograms have shape {tuple(mel.shape)}; (batch, at least {self.patch[1]} frames, "
+                f"{self.mels} mels) is needed"
+            )
+        patches = self.patch_embed(mel)
+        grid = (patches.shape[2], patches.shape[3])
+        positions = resample_positions(self.pos_embed, grid, self.grid)
+        prefix = torch.cat([self.cls_token, self.dist_token], dim=1).expand(len(mel), -1, -1)
+        tokens = torch.cat([prefix.to(patches.dtype), patches.flatten(2).transpose(1, 2)], dim=1)
+        if self.position_mode == "sum":
+            tokens = tokens + positions
+        else:
+            tokens = torch.cat([tokens, positions.expand(len(mel), -1, -1).to(tokens.dtype)], dim=2)
+        return self.patch_drop(self.pos_drop(tokens))
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay leaves alone, as in timm: positions and learned tokens."""
+        return {"pos_embed", "cls_token", "dist_token", "region_tokens"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's layer groups: the stem, then a group a block, then the final norm."""
+        blocks = r"^blocks\.(\d+)" if coarse else [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]
+        return {"stem": r"^(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)", "blocks": blocks}
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **options: Any) -> AST:
+        """Loads an AST checkpoint in transformers' format, from a folder or by its name on the hub.
+
+        Sizes, strides and the layer norms' epsilon come from the checkpoint's `config.json`; both the key names of
+        transformers 4 and those of transformers 5 are read, with or without a classification head (left out).
+
+        Args:
+            name_or_folder: For instance `MIT/ast-finetuned-audioset-10-10-0.4593`.
+            **options: What a checkpoint does not fix: `regions`, `frames`, `dropout`, `drop_path`, `patch_drop`.
+
+        Raises:
+            InputError: If a file is missing, is no AST, or does not fit; nothing is loaded in part.
+        """
+        config = json.loads(_checkpoint_file(name_or_folder, "config.json").read_text())
+        if config.get("model_type") != "audio-spectrogram-transformer" or config.get("hidden_act", "gelu") != "gelu":
+            raise InputError(
+                f"{name_or_folder}: config.json describes model_type {config.get('model_type')!r} with activation "
+                f"{config.get('hidden_act', 'gelu')!r}; an audio-spectrogram-transformer with gelu is needed"
+            )
+        sizes = ast_arguments(config)
+        state = timm_names(_read_safetensors(name_or_folder))
+        frames = options.pop("frames", sizes["frames"])
+        encoder = cls(**{**sizes, "frames": frames}, **options)
+        learnt = grid_of(sizes["frames"], sizes["mels"], sizes["patch"], sizes["stride"])
+        encoder.load_start(state, learnt, str(name_or_folder))
+        return encoder
+
+    @classmethod
+    def from_timm(
+        cls,
+        name: str,
+        weights: str | Path | None = None,
+        *,
+        frames: int = 1024,
+        mels: int = 128,
+        stride: Sequence[int] = (10, 10),
+        **options: Any,
+    ) -> AST:
+        """Starts from an image transformer of timm, as the AST paper does from DeiT.
+
+        Patch weights are summed over RGB; positions are cut where the spectrogram's grid is shorter and interpolated
+        where it is longer; a model without a distillation token lends its class token twice.
+
+        Args:
+            name: timm's name, for instance `deit_base_distilled_patch16_384`.
+            weights: A safetensors file to read instead of timm's download.
+            frames: Frames of the spectrograms to come.
+            mels: Mel bands of the spectrograms to come.
+            stride: (frequency, time) between patches.
+            **options: `regions`, `dropout`, `drop_path`, `patch_drop`.
+
+        Raises:
+            InputError: If timm does not know the name, cannot load it, or it is no plain vision transformer.
+        """
+        import timm
+
+        overlay = {"file": str(weights)} if weights else None
+        try:
+            image = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InputError(f"{name}: timm cannot load it ({_first_line(error)})") from error
+        state = dict(image.state_dict())
+        if "patch_embed.proj.weight" not in state or "pos_embed" not in state:
+            raise InputError(f"{name}: no patch or position embedding, so it is no plain vision transformer")
+        state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
+        prefix = image.num_prefix_tokens
+        if "dist_token" not in state:
+            state["dist_token"] = state["cls_token"].clone()
+            state["pos_embed"] = torch.cat([state["pos_embed"][:, :1], state["pos_embed"]], dim=1)
+            prefix += 1
+        if prefix != PREFIX_TOKENS:
+            raise InputError(f"{name}: {prefix} prefix tokens; one or two are understood")
+        state = {key: value for key, value in state.items() if not re.match(r"(head|fc_norm)", key)}
+        kernel = state["patch_embed.proj.weight"].shape[2:]
+        encoder = cls(
+            width=image.embed_dim,
+            depth=len(image.blocks),
+            heads=image.blocks[0].attn.num_heads,
+            mlp_ratio=state["blocks.0.mlp.fc1.bias"].numel() / image.embed_dim,
+            mels=mels,
+            frames=frames,
+            patch=(int(kernel[0]), int(kernel[1])),
+            stride=stride,
+            layer_norm_eps=image.norm.eps,
+            qkv_bias="blocks.0.attn.qkv.bias" in state,
+            **options,
+        )
+        encoder.load_start(state, tuple(image.patch_embed.grid_size), name, cut=True)
+        return encoder
+
+    def load_start(self, state: Mapping[str, Tensor], grid: tuple[int, int], source: str, cut: bool = False) -> None:
+        """Takes over another encoder's weights, with positions resampled from `grid`; region tokens start anew.
+
+        A region token starts at the class token with its position, plus noise of standard deviation .02 that lets
+        regions part: the class token is what a trained encoder already reads its patches with.
+
+        Raises:
+            InputError: If a weight is missing, superfluous or of another shape.
+        """
+        state = {**state, "pos_embed": resample_positions(state["pos_embed"], self.grid, grid, cut=cut)}
+        own = {key: value for key, value in self.state_dict().items() if key != "region_tokens"}
+        wrong = sorted(set(own) ^ set(state)) + [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in sorted(set(own) & set(state))
+            if own[key].shape != state[key].shape
+        ]
+        if wrong:
+            raise InputError(f"{source}: these weights are missing, unknown or do not fit: {', '.join(wrong[:6])}")
+        self.load_state_dict(dict(state), strict=False)
+        if self.region_tokens is not None:
+            with torch.no_grad():
+                trunc_normal_(self.region_tokens, std=0.02)
+                self.region_tokens += self.cls_token + self.pos_embed[:, :1]
+
+
+def ast_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`AST`'s arguments from the `config.json` of an ASTModel; absent keys take transformers' defaults."""
+    width = config.get("hidden_size", 768)
+    patch = config.get("patch_size", 16)
+    return {
+        "width": width,
+        "depth": config.get("num_hidden_layers", 12),
+        "heads": config.get("num_attention_heads", 12),
+        "mlp_ratio": config.get("intermediate_size", 3072) / width,
+        "mels": config.get("num_mel_bins", 128),
+        "frames": config.get("max_length", 1024),
+        "patch": (patch, patch) if isinstance(patch, int) else tuple(patch),
+        "stride": (config.get("frequency_stride", 10), config.get("time_stride", 10)),
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
+        "qkv_bias": config.get("qkv_bias", True),
+    }
+
+
+# Source names of transformers 4 (encoder.layer.0.…) and 5 (layers.0.…), each beside timm's.
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
+    (r"^(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.attention\.(query|key|value)\.", r".attn.\1."),
+    (r"\.attention\.q_proj\.", ".attn.query."),
+    (r"\.attention\.k_proj\.", ".attn.key."),
+    (r"\.attention\.v_proj\.", ".attn.value."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+)
+
+
+def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An ASTModel's weights under timm's names, query, key and value fused; a classification head is left out."""
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix("audio_spectrogram_transformer.")
+        if name.startswith("classifier."):
+            continue
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    for query in [name for name in renamed if ".attn.query." in name]:
+        parts = [renamed.pop(query.replace(".query.", f".{part}."), None) for part in ("query", "key", "value")]
+        if any(part is None for part in parts):
+            raise InputError(f"{query}: its key or value projection is missing from the checkpoint")
+        renamed[query.replace(".query.", ".qkv.")] = torch.cat([part for part in parts if part is not None])
+    return renamed
+
+
+def _checkpoint_file(name_or_folder: str | Path, filename: str) -> Path:
+    """A checkpoint's file in a folder, or from the hub's cache or download."""
+    from transformers.utils import cached_file
+
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        if not (folder / filename).is_file():
+            raise InputError(f"{folder}: no {filename} in this folder; an encoder needs config.json, model.safetensors")
+        return folder / filename
+    try:
+        found = cached_file(str(name_or_folder), filename)
+    except OSError as error:
+        raise InputError(
+            f"{name_or_folder}: neither a folder here nor a checkpoint the hub gives ({_first_line(error)})"
+        ) from error
+    assert found is not None
+    return Path(found)
+
+
+def _read_safetensors(name_or_folder: str | Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = _checkpoint_file(name_or_folder, "model.safetensors")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({_first_line(error)}); fetch it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,394 @@
+"""A folder of parquet tables in, validated frames out, and the way back: what `data_prep` writes and all else reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mp3model.files import InputError, sha256_of, write_json, written_whole
+from mp3model.tables.schema import Column, Schema, refuse, validate
+
+SPLITS = ("train", "validation", "test", "none")
+DEFAULT_HORIZON = {"W": 12, "D": 84}
+
+_STREAMS_MEND = "streams are counts: correct the row, or leave the value missing if it is unknown"
+SCHEMAS: dict[str, Schema] = {
+    "tracks": Schema(
+        {
+            "track_id": Column("text"),
+            "song_id": Column("text"),
+            "title": Column("text", nullable=True),
+            "artist": Column("text", nullable=True),
+            "isrc": Column("text", nullable=True),
+            "release_date": Column("date", nullable=True),
+            # The last day on which a track can have appeared whose release is known to the month or year only.
+            "release_latest": Column("date", required=False, nullable=True),
+        },
+        key=("track_id",),
+        prefixes=("x_",),
+    ),
+    "curves": Schema(
+        {
+            "track_id": Column("text"),
+            "region": Column("region"),
+            "date": Column("date", past=True),
+            "streams": Column("number", nullable=True, minimum=0, mend=_STREAMS_MEND),
+            "rank": Column("integer", nullable=True, minimum=1, mend="ranks count from 1, missing means unknown"),
+        },
+        key=("track_id", "region", "date"),
+    ),
+    "charts": Schema(
+        {
+            "region": Column("region"),
+            "date": Column("date", past=True),
+            "floor": Column(
+                "number", above=0, mend="the floor is the unit of scale: give the streams at the chart's end"
+            ),
+            "lowest": Column("number", minimum=0, mend=_STREAMS_MEND),
+            "size": Column("integer", minimum=1, mend="leave out charts that hold no row"),
+        },
+        key=("region", "date"),
+    ),
+    "targets": Schema(
+        {
+            "track_id": Column("text"),
+            "region": Column("region"),
+            "total": Column("number", nullable=True, minimum=0, mend=_STREAMS_MEND),
+            "debut_rank": Column("number", nullable=True, minimum=1, mend="ranks count from 1, missing means unknown"),
+        },
+        key=("track_id", "region"),
+        prefixes=("y_",),
+    ),
+    "splits": Schema(
+        {
+            "track_id": Column("text"),
+            "region": Column("region"),
+            "debut": Column("date", nullable=True),
+            "split": Column("text", choices=SPLITS),
+        },
+        key=("track_id", "region"),
+    ),
+    "previews": Schema(
+        {
+            "track_id": Column("text"),
+            "preview": Column("integer", minimum=0),
+            "shard": Column("integer", minimum=0),
+            "offset": Column("integer", minimum=0),
+            "samples": Column("integer", minimum=1),
+            "sha256": Column("text"),
+            "source": Column("text", required=False, nullable=True),
+            "date": Column("date", required=False, nullable=True),
+        },
+        key=("track_id", "preview"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """The tables of one dataset; those it does not have are None.
+
+    Attributes:
+        path: the folder.
+        info: content of `dataset.json`.
+        tracks: one row a recording.
+        curves: one row a charted period of a track in a region; `date` is the period's last day.
+        charts: which charts are on hand.
+        targets: totals and debut ranks without dates.
+        splits: every kept debut and its split.
+        previews: index of the audio bank.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    tracks: pd.DataFrame
+    curves: pd.DataFrame | None = None
+    charts: pd.DataFrame | None = None
+    targets: pd.DataFrame | None = None
+    splits: pd.DataFrame | None = None
+    previews: pd.DataFrame | None = None
+
+    @property
+    def frequency(self) -> str:
+        """`W` for weeks, `D` for days."""
+        return str(self.info.get("frequency", "W"))
+
+    @property
+    def horizon(self) -> int:
+        """How many periods are forecast: 12 weeks or 84 days unless `dataset.json` says otherwise."""
+        return int(self.info.get("horizon") or DEFAULT_HORIZON[self.frequency])
+
+    @property
+    def regions(self) -> list[str]:
+        """Sorted regions of the curves and targets."""
+        tables = [table for table in (self.curves, self.targets) if table is not None]
+        return sorted({str(region) for table in tables for region in table["region"].unique()})
+
+
+def read_dataset(path: str | os.PathLike[str]) -> DatasetFolder:
+    """Reads and validates a dataset folder.
+
+    Args:
+        path: folder with `dataset.json`, `tracks.parquet` and at least one of `curves.parquet`, `targets.parquet`.
+
+    Returns:
+        The tables with settled types (see `validate`).
+
+    Raises:
+        InputError: names the file, row, column, value and mend of the first fault.
+    """
+    path = Path(path)
+    info = _read_info(path)
+    tables = {name: validate(frame, SCHEMAS[name], path / f"{name}.parquet") for name, frame in _read_tables(path)}
+    if "tracks" not in tables:
+        raise InputError(f"{path / 'tracks.parquet'}: no such file; every dataset folder needs its tracks")
+    if "curves" not in tables and "targets" not in tables:
+        raise InputError(f"{path}: neither curves.parquet nor targets.parquet is there; a dataset needs one of them")
+    dataset = DatasetFolder(path=path, info=info, **tables)
+    check_together(dataset)
+    check_shards(dataset)
+    return dataset
+
+
+def write_dataset(
+    path: str | os.PathLike[str],
+    *,
+    tracks: pd.DataFrame,
+    curves: pd.DataFrame | None = None,
+    charts: pd.DataFrame | None = None,
+    targets: pd.DataFrame | None = None,
+    splits: pd.DataFrame | None = None,
+    info: dict[str, Any],
+) -> None:
+    """Validates the tables and writes the folder, each file whole, rows sorted by key, `dataset.json` last.
+
+    A folder that is written again loses the tables that are not given, but for the audio bank and `splits.parquet`: a
+    split the user made is kept and must fit the new tables.
+
+    Args:
+        path: the folder, made if absent.
+        tracks, curves, charts, targets, splits: the tables; one of `curves`, `targets` is needed.
+        info: `frequency` (`W`, `D`), `horizon`, `sources` and anything else; `counts` and `hashes` (SHA-256 a file) are
+            added.
+
+    Raises:
+        InputError: names the table, row, column, value and mend of the first fault; nothing has been written then.
+    """
+    path = Path(path)
+    given = {"tracks": tracks, "curves": curves, "charts": charts, "targets": targets, "splits": splits}
+    tables = {
+        name: validate(frame, SCHEMAS[name], path / f"{name}.parquet")
+        for name, frame in given.items()
+        if frame is not None
+    }
+    if curves is None and targets is None:
+        raise InputError(f"{path}: neither curves nor targets were given; a dataset needs one of them")
+    info = _checked_info(dict(info), path / "dataset.json")
+    for kept in ("splits", "previews"):
+        if kept not in tables and (path / f"{kept}.parquet").exists():
+            tables[kept] = validate(_read_parquet(path / f"{kept}.parquet"), SCHEMAS[kept], path / f"{kept}.parquet")
+    check_together(DatasetFolder(path=path, info=info, **tables))
+
+    # Without dataset.json the folder is refused, so an interrupted rewrite cannot pass for a dataset.
+    (path / "dataset.json").unlink(missing_ok=True)
+    for name in ("curves", "charts", "targets"):
+        if name not in tables:
+            (path / f"{name}.parquet").unlink(missing_ok=True)
+    for name in given:
+        if given[name] is not None:
+            _write_parquet(tables[name], SCHEMAS[name].key, path / f"{name}.parquet")
+    info["counts"] = {name: len(table) for name, table in tables.items()}
+    info["hashes"] = {f"{name}.parquet": sha256_of(path / f"{name}.parquet") for name in tables}
+    write_json(path / "dataset.json", info)
+
+
+def check_together(dataset: DatasetFolder) -> None:
+    """Checks what no table can tell by itself: unknown tracks, the period grid, charts against curves.
+
+    Raises:
+        InputError: names the file, row, column, value and mend of the first fault.
+    """
+    known = pd.Index(dataset.tracks["track_id"])
+    for name in ("curves", "targets", "splits", "previews"):
+        table = getattr(dataset, name)
+        if table is None:
+            continue
+        codes, uniques = pd.factorize(table["track_id"])
+        unknown = known.get_indexer(uniques) < 0
+        if unknown.any():
+            _refuse(
+                dataset, name, unknown[codes], "track_id", "is not in tracks.parquet", "add the track or drop the row"
+            )
+    if dataset.frequency == "W":
+        _check_weekdays(dataset)
+    if dataset.curves is not None and dataset.charts is not None:
+        _check_against_charts(dataset)
+
+
+def _refuse(dataset: DatasetFolder, name: str, bad: np.ndarray, column: str, reason: str, mend: str) -> None:
+    file = dataset.path / f"{name}.parquet"
+    refuse(file, reason, mend, frame=getattr(dataset, name), key=SCHEMAS[name].key, bad=bad, column=column)
+
+
+def _check_weekdays(dataset: DatasetFolder) -> None:
+    """A region's weeks all end on one weekday: the one that most of its charts (or rows) have."""
+    columns = [("charts", "date"), ("curves", "date"), ("splits", "debut")]
+    tables = [(name, column, getattr(dataset, name)) for name, column in columns if getattr(dataset, name) is not None]
+    expected: dict[str, int] = {}
+    for name, column, table in tables:
+        weekday = table[column].dt.dayofweek.to_numpy()
+        codes, regions = pd.factorize(table["region"])
+        for code, region in enumerate(regions):
+            rows = (codes == code) & table[column].notna().to_numpy()
+            if region not in expected and rows.any():
+                expected[region] = int(np.bincount(weekday[rows].astype(int)).argmax())
+        wanted = np.array([expected.get(region, -1) for region in regions])[codes]
+        off = table[column].notna().to_numpy() & (weekday != wanted)
+        if off.any():
+            region = table["region"].iloc[int(np.flatnonzero(off)[0])]
+            day = pd.Timestamp("2024-01-01") + pd.Timedelta(days=expected[region])
+            reason = f"is off the weekly grid: weeks of {region} end on {day.day_name()}"
+            _refuse(dataset, name, off, column, reason, "give the last day of each week, the same weekday throughout")
+
+
+def _check_against_charts(dataset: DatasetFolder) -> None:
+    assert dataset.curves is not None and dataset.charts is not None
+    curves, charts = dataset.curves, dataset.charts
+    position = chart_positions(charts, curves["region"], curves["date"])
+    ranked = curves["rank"].notna().to_numpy()
+    alone = ranked & (position < 0)
+    if alone.any():
+        mend = "add the chart to charts.parquet, or leave the rank missing"
+        _refuse(
+            dataset, "curves", alone, "rank", "is a rank, yet charts.parquet has no chart of that region and date", mend
+        )
+    lowest = np.where(position >= 0, charts["lowest"].to_numpy()[position], -np.inf)
+    # Streams are counts; the tolerance is for sums that went through float32 on their way.
+    below = ranked & (curves["streams"].to_numpy() < lowest * (1 - 1e-6))
+    if below.any():
+        row = int(np.flatnonzero(below)[0])
+        reason = f"is below the smallest streams of its chart ({lowest[row]:g})"
+        _refuse(dataset, "curves", below, "streams", reason, "correct the row, or `lowest` in charts.parquet")
+
+
+def chart_positions(charts: pd.DataFrame, regions: Any, dates: Any) -> np.ndarray:
+    """Where in `charts` each (region, date) stands.
+
+    Args:
+        charts: columns `region`, `date`, unique together.
+        regions: (n,) region codes.
+        dates: (n,) or (n, periods) dates.
+
+    Returns:
+        Row positions in the shape of `dates`, −1 where no chart is on hand.
+    """
+    codes, names = pd.factorize(charts["region"])
+    wanted_codes, wanted_names = pd.factorize(pd.Series(regions))
+    translated = pd.Index(names).get_indexer(wanted_names)[wanted_codes]
+    days = np.asarray(dates, dtype="datetime64[D]").astype(np.int64)
+    keys = codes.astype(np.int64) * _DAYS + np.asarray(charts["date"], dtype="datetime64[D]").astype(np.int64)
+    wanted = translated.reshape(-1, *[1] * (days.ndim - 1)) * _DAYS + days
+    if not len(keys):
+        return np.full(wanted.shape, -1)
+    order = np.argsort(keys)
+    slot = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+    position = order[slot]
+    return np.where(
+        (keys[position] == wanted) & (translated >= 0).reshape(wanted.shape[0], *[1] * (days.ndim - 1)), position, -1
+    )
+
+
+# Further apart than any two dates of a table (1900 … 2099 span 73,049 days), so that regions cannot run into each other.
+_DAYS = 1_000_000
+
+
+def check_shards(dataset: DatasetFolder) -> None:
+    """Checks that every clip of `previews.parquet` lies inside its shard.
+
+    Raises:
+        InputError: a shard is missing, damaged, of another type, or too short.
+    """
+    previews = dataset.previews
+    if previews is None:
+        return
+    shards = previews["shard"].to_numpy(dtype=np.int64)
+    ends = previews["offset"].to_numpy(dtype=np.int64) + previews["samples"].to_numpy(dtype=np.int64)
+    for shard in np.unique(shards):
+        file = dataset.path / f"audio-{shard:05d}.npy"
+        rows = shards == shard
+        if not file.exists():
+            reason = f"names shard {file.name}, which is not there"
+            _refuse(
+                dataset, "previews", rows, "shard", reason, "copy the shard into the folder, or build the bank again"
+            )
+        try:
+            samples = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(
+                f"{file}: damaged or cut short ({error}); copy it again, or build the bank again"
+            ) from error
+        if samples.dtype != np.int16 or samples.ndim != 1:
+            found = f"{samples.ndim}-dimensional {samples.dtype}"
+            raise InputError(f"{file}: holds {found} instead of flat int16 samples; build the bank again")
+        beyond = rows & (ends > len(samples))
+        if beyond.any():
+            end = int(ends[np.flatnonzero(beyond)[0]])
+            reason = f"the clip ends at sample {end}, the shard {file.name} at {len(samples)}"
+            _refuse(dataset, "previews", beyond, "samples", reason, "copy the shard again, or build the bank again")
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; give a dataset folder that data_prep has written")
+    file = path / "dataset.json"
+    if not file.exists():
+        raise InputError(f"{file}: no such file; the folder was not written to its end, prepare it again")
+    try:
+        info = json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error}); prepare the folder again") from error
+    if not isinstance(info, dict):
+        raise InputError(f"{file}: holds a {type(info).__name__} instead of an object; prepare the folder again")
+    return _checked_info(info, file)
+
+
+def _checked_info(info: dict[str, Any], file: Path) -> dict[str, Any]:
+    info.setdefault("frequency", "W")
+    if info["frequency"] not in DEFAULT_HORIZON:
+        raise InputError(f"{file}: frequency {info['frequency']!r} is not known; use 'W' (weeks) or 'D' (days)")
+    if info.get("horizon") is None:
+        info["horizon"] = DEFAULT_HORIZON[info["frequency"]]
+    if not isinstance(info["horizon"], int) or isinstance(info["horizon"], bool) or info["horizon"] < 1:
+        raise InputError(f"{file}: horizon {info['horizon']!r} is no number of periods; use a whole number from 1")
+    return info
+
+
+def _read_tables(path: Path) -> list[tuple[str, pd.DataFrame]]:
+    files = [(name, path / f"{name}.parquet") for name in SCHEMAS]
+    return [(name, _read_parquet(file)) for name, file in files if file.exists()]
+
+
+def _read_parquet(file: Path) -> pd.DataFrame:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        # The index that pandas may have stored is dropped: a filtered frame saved as it was is no fault of the table.
+        frame = pyarrow.parquet.read_table(file).to_pandas(ignore_metadata=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{file}: cut short or no parquet file ({reason}); copy it again, or write it again"
+        ) from error
+    return frame[[name for name in frame.columns if not str(name).startswith("__index_level_")]]
+
+
+def _write_parquet(frame: pd.DataFrame, key: tuple[str, ...], file: Path) -> None:
+    with written_whole(file) as temporary:
+        frame.sort_values(list(key), kind="stable").to_parquet(temporary, index=False)
