@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,21 @@ class InputError(ValueError):
     Commands catch it, print the line and exit with a non-zero status; everything else that is raised is a defect of
     ours and keeps its traceback.
     """
+
+
+@contextmanager
+def errors_in_one_line(speak: bool = True) -> Iterator[None]:
+    """Turns an `InputError` into one line on standard error and exit status 2, for the outermost call of a command.
+
+    Args:
+        speak: Whether this process prints the line; of several processes of one run, only the first should.
+    """
+    try:
+        yield
+    except InputError as error:
+        if speak:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Draw(IntEnum):
 def generator(seed: int, epoch: int, name: str) -> np.random.Generator:
     """A counter-based generator (Philox) keyed by (seed, epoch, name), the same in every process and machine."""
     digest = hashlib.blake2b(f"{seed}\0{epoch}\0{name}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64)))
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype="<u8")))
 
 
 def draw_numbers(seed: int, epoch: int, sample_id: str) -> np.ndarray:

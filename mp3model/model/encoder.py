@@ -264,9 +264,11 @@ class AST(nn.Module):
         return {"pos_embed", "cls_token", "dist_token", "region_tokens"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's layer groups: the stem, then a group a block, then the final norm."""
-        blocks = r"^blocks\.(\d+)" if coarse else [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]
-        return {"stem": r"^(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)", "blocks": blocks}
+        """timm's layer groups: the stem, a group a block, and last the final norm, which matches neither."""
+        return {
+            "stem": r"^(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)",
+            "blocks": r"^blocks\.(\d+)",
+        }
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **options: Any) -> AST:

@@ -171,12 +171,10 @@ class MP2Model(PreTrainedModel):
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()} | {"region_embed"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's layer groups for layer-wise decay: the stem, a group a block, then norm, head and region vectors."""
-        blocks = r"^encoder\.blocks\.(\d+)"
-        last = r"^(?:encoder\.norm|head|region_embed)"
+        """timm's layer groups for layer-wise decay: the stem, a group a block, and last what matches neither."""
         return {
             "stem": r"^encoder\.(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)",
-            "blocks": blocks if coarse else [(blocks, None), (last, (99999,))],
+            "blocks": r"^encoder\.blocks\.(\d+)",
         }
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Curve rows, charts and debuts in, arrays on the period grid out: streams, ranks and what is known about each period."""
+"""Curve rows, charts and debuts in, arrays on the period grid out: streams, ranks, what is known of each period."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ class CurveArrays:
     Attributes:
         streams: (n, H) float64, NaN unless OBSERVED.
         rank: (n, H) float64, best rank of the versions; NaN where unknown or off the chart.
-        state: (n, H) int8: OBSERVED (streams known), BELOW (a chart is on hand and the song is not on it, so its streams
-            were less than `lowest`), UNKNOWN.
+        state: (n, H) int8: OBSERVED (streams known), BELOW (a chart is on hand and the song is not on it, so its
+            streams were less than `lowest`), UNKNOWN.
         lowest: (n, H) float64, smallest streams of the chart; NaN where none is on hand.
         floor: (n,) float64, floor of the chart before debut; NaN where none is on hand.
         charted: (n, H) bool, OBSERVED and on the chart. A dataset may know streams of periods too small for the chart.
@@ -148,7 +148,7 @@ class CurveArrays:
     charted: np.ndarray
 
     def chart_observed(self) -> np.ndarray:
-        """(n, H) streams as a chart shows them: 0 where a chart is on hand and the song is not on it, NaN if UNKNOWN."""
+        """(n, H) streams as charts show them: 0 where the song is not on the chart on hand, NaN if UNKNOWN."""
         known = np.where(self.charted, self.streams, 0.0)
         without_chart = np.isnan(self.lowest) & (self.state == OBSERVED)
         return np.where(self.state == UNKNOWN, np.nan, np.where(without_chart, self.streams, known))
@@ -268,8 +268,8 @@ def _rows_of_debuts(dataset: DatasetFolder, debuts: pd.DataFrame, horizon: int) 
     if np.any(elapsed % days):
         row = wanted.iloc[int(rows["debut_row"].to_numpy()[np.flatnonzero(elapsed % days)[0]])]
         raise InputError(
-            f"{dataset.path}: debut {pd.Timestamp(row['debut']).date()} of song {row['song_id']!r} in {row['region']} is "
-            f"off that region's grid of {days}-day periods; give the last day of its first period"
+            f"{dataset.path}: debut {pd.Timestamp(row['debut']).date()} of song {row['song_id']!r} in {row['region']} "
+            f"is off that region's grid of {days}-day periods; give the last day of its first period"
         )
     return rows.assign(period=elapsed // days)
 

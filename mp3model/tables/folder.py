@@ -47,9 +47,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "region": Column("region"),
             "date": Column("date", past=True),
-            "floor": Column(
-                "number", above=0, mend="the floor is the unit of scale: give the streams at the chart's end"
-            ),
+            "floor": Column("number", above=0, mend="give the streams at the chart's end: they are the unit of scale"),
             "lowest": Column("number", minimum=0, mend=_STREAMS_MEND),
             "size": Column("integer", minimum=1, mend="leave out charts that hold no row"),
         },
@@ -79,8 +77,8 @@ SCHEMAS: dict[str, Schema] = {
             "track_id": Column("text"),
             "preview": Column("integer", minimum=0),
             "shard": Column("integer", minimum=0),
-            "offset": Column("integer", minimum=0),
-            "samples": Column("integer", minimum=1),
+            "offset": Column("long", minimum=0),
+            "samples": Column("long", minimum=1),
             "sha256": Column("text"),
             "source": Column("text", required=False, nullable=True),
             "date": Column("date", required=False, nullable=True),
@@ -181,6 +179,8 @@ def write_dataset(
         InputError: names the table, row, column, value and mend of the first fault; nothing has been written then.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; give the dataset another folder")
     given = {"tracks": tracks, "curves": curves, "charts": charts, "targets": targets, "splits": splits}
     tables = {
         name: validate(frame, SCHEMAS[name], path / f"{name}.parquet")
@@ -222,9 +222,7 @@ def check_together(dataset: DatasetFolder) -> None:
         codes, uniques = pd.factorize(table["track_id"])
         unknown = known.get_indexer(uniques) < 0
         if unknown.any():
-            _refuse(
-                dataset, name, unknown[codes], "track_id", "is not in tracks.parquet", "add the track or drop the row"
-            )
+            _refuse(dataset, name, unknown[codes], "track_id", "is not in tracks.parquet", "add it or drop the row")
     if dataset.frequency == "W":
         _check_weekdays(dataset)
     if dataset.curves is not None and dataset.charts is not None:
@@ -258,16 +256,15 @@ def _check_weekdays(dataset: DatasetFolder) -> None:
 
 
 def _check_against_charts(dataset: DatasetFolder) -> None:
-    assert dataset.curves is not None and dataset.charts is not None
+    assert dataset.curves is not None
+    assert dataset.charts is not None
     curves, charts = dataset.curves, dataset.charts
     position = chart_positions(charts, curves["region"], curves["date"])
     ranked = curves["rank"].notna().to_numpy()
     alone = ranked & (position < 0)
     if alone.any():
         mend = "add the chart to charts.parquet, or leave the rank missing"
-        _refuse(
-            dataset, "curves", alone, "rank", "is a rank, yet charts.parquet has no chart of that region and date", mend
-        )
+        _refuse(dataset, "curves", alone, "rank", "is a rank, but charts.parquet has no such chart", mend)
     lowest = np.where(position >= 0, charts["lowest"].to_numpy()[position], -np.inf)
     # Streams are counts; the tolerance is for sums that went through float32 on their way.
     below = ranked & (curves["streams"].to_numpy() < lowest * (1 - 1e-6))
@@ -288,23 +285,22 @@ def chart_positions(charts: pd.DataFrame, regions: Any, dates: Any) -> np.ndarra
     Returns:
         Row positions in the shape of `dates`, −1 where no chart is on hand.
     """
+    days = np.asarray(dates, dtype="datetime64[D]").astype(np.int64)
     codes, names = pd.factorize(charts["region"])
     wanted_codes, wanted_names = pd.factorize(pd.Series(regions))
-    translated = pd.Index(names).get_indexer(wanted_names)[wanted_codes]
-    days = np.asarray(dates, dtype="datetime64[D]").astype(np.int64)
+    wanted_codes = pd.Index(names).get_indexer(wanted_names)[wanted_codes].astype(np.int64)
     keys = codes.astype(np.int64) * _DAYS + np.asarray(charts["date"], dtype="datetime64[D]").astype(np.int64)
-    wanted = translated.reshape(-1, *[1] * (days.ndim - 1)) * _DAYS + days
     if not len(keys):
-        return np.full(wanted.shape, -1)
+        return np.full(days.shape, -1)
+    wanted_codes = wanted_codes.reshape(-1, *[1] * (days.ndim - 1))
+    wanted = wanted_codes * _DAYS + days
     order = np.argsort(keys)
     slot = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
     position = order[slot]
-    return np.where(
-        (keys[position] == wanted) & (translated >= 0).reshape(wanted.shape[0], *[1] * (days.ndim - 1)), position, -1
-    )
+    return np.where((keys[position] == wanted) & (wanted_codes >= 0), position, -1)
 
 
-# Further apart than any two dates of a table (1900 … 2099 span 73,049 days), so that regions cannot run into each other.
+# Further apart than any two dates of a table (1900 to 2099 span 73,049 days): regions cannot run into each other.
 _DAYS = 1_000_000
 
 
@@ -324,9 +320,7 @@ def check_shards(dataset: DatasetFolder) -> None:
         rows = shards == shard
         if not file.exists():
             reason = f"names shard {file.name}, which is not there"
-            _refuse(
-                dataset, "previews", rows, "shard", reason, "copy the shard into the folder, or build the bank again"
-            )
+            _refuse(dataset, "previews", rows, "shard", reason, "copy it into the folder, or build the bank again")
         try:
             samples = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:

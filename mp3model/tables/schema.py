@@ -7,10 +7,12 @@ The checks are our own and few because the errors matter more than the number of
 from __future__ import annotations
 
 import datetime
-import os
+import decimal
+import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -18,11 +20,13 @@ import pandas as pd
 
 from mp3model.files import InputError
 
-Kind = Literal["text", "region", "date", "number", "integer"]
+Key = tuple[str, ...]
+RefuseRows = Callable[[np.ndarray, str, str], None]
+Kind = Literal["text", "region", "date", "number", "integer", "long"]
 
 # NaN as the missing mark in text too: the same type as pandas 3 infers by itself, spelled so that pandas 2.3 gives it.
 TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
-DATE_UNIT = "datetime64[s]"
+DATE_UNIT = np.dtype("datetime64[s]")
 EARLIEST_DATE, LATEST_DATE = pd.Timestamp("1900-01-01"), pd.Timestamp("2100-01-01")
 
 # ISO 3166-1 alpha-2, officially assigned.
@@ -46,7 +50,8 @@ class Column:
     """What one column may hold.
 
     Attributes:
-        kind: `text`, `region`, `date` (whole days, no time zone), `number` (float64) or `integer` (nullable Int32).
+        kind: `text`, `region`, `date` (whole days, no time zone), `number` (float64), `integer` (nullable
+            Int32) or `long` (nullable Int64).
         required: the column must be there; otherwise it may be left out.
         nullable: a missing value is allowed.
         minimum: smallest value allowed; `above` excludes the bound itself.
@@ -70,17 +75,17 @@ class Schema:
     """The columns of a table, the ones that name a row, and prefixes of further float columns (`x_`, `y_`)."""
 
     columns: Mapping[str, Column]
-    key: tuple[str, ...]
+    key: Key
     prefixes: tuple[str, ...] = field(default=())
 
 
 def refuse(
-    file: str | os.PathLike[str],
+    file: str | Path,
     reason: str,
     mend: str,
     *,
     frame: pd.DataFrame | None = None,
-    key: tuple[str, ...] = (),
+    key: Key = (),
     bad: np.ndarray | None = None,
     column: str | None = None,
 ) -> NoReturn:
@@ -98,7 +103,7 @@ def refuse(
     Raises:
         InputError: always.
     """
-    place = f"{os.fspath(file)}:"
+    place = f"{file}:"
     more = ""
     if frame is not None and bad is not None:
         row = int(np.flatnonzero(bad)[0])
@@ -116,14 +121,14 @@ def refuse(
 def _shown(value: Any) -> str:
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return "missing"
-    if isinstance(value, pd.Timestamp):
-        return str(value.date()) if value == value.normalize() else str(value)
+    if isinstance(value, datetime.date):
+        return str(value).removesuffix(" 00:00:00")
     if isinstance(value, np.generic):
         value = value.item()
     return repr(value)
 
 
-def validate(frame: pd.DataFrame, schema: Schema, file: str | os.PathLike[str]) -> pd.DataFrame:
+def validate(frame: pd.DataFrame, schema: Schema, file: str | Path) -> pd.DataFrame:
     """Checks a table by itself and settles its types.
 
     Args:
@@ -132,26 +137,33 @@ def validate(frame: pd.DataFrame, schema: Schema, file: str | os.PathLike[str]) 
         file: the file that errors name.
 
     Returns:
-        A new frame, columns in the schema's order (extra prefixed ones after), index 0 … n − 1; text as strings with NaN
-        for missing, dates as `datetime64[s]` at midnight, numbers as float64, integers as Int32.
+        A new frame, columns in the schema's order (extra prefixed ones after), index 0 … n − 1; text as
+        strings with NaN for missing, dates as `datetime64[s]` at midnight, numbers as float64, integers as Int32.
 
     Raises:
         InputError: names file, row, column, value and mend of the first fault.
     """
-    known = _present_columns(frame, schema, file)
+    names = _present_columns(frame, schema, file)
     frame = frame.reset_index(drop=True)
     settled: dict[str, pd.Series] = {}
-    for name in known:
+    for name in names:
         column = schema.columns.get(name, Column("number", nullable=True))
-        values = _settle(frame, name, column, schema.key, file)
-        _check_values(frame, values, name, column, schema.key, file)
-        settled[name] = values
+
+        def refuse_rows(bad: np.ndarray, reason: str, mend: str, name: str = name) -> None:
+            if bad.any():
+                refuse(file, reason, mend, frame=frame, key=schema.key, bad=bad, column=name)
+
+        settled[name] = _settle(frame[name], column, refuse_rows)
+        _check_values(settled[name], column, refuse_rows)
     result = pd.DataFrame(settled, index=frame.index)
-    _check_key(result, schema.key, file)
+    repeated = result.duplicated(list(schema.key)).to_numpy()
+    if repeated.any():
+        mend = f"keep one row for each {', '.join(schema.key)}"
+        refuse(file, "the row repeats the key of an earlier one", mend, frame=frame, key=schema.key, bad=repeated)
     return result
 
 
-def _present_columns(frame: pd.DataFrame, schema: Schema, file: str | os.PathLike[str]) -> list[str]:
+def _present_columns(frame: pd.DataFrame, schema: Schema, file: str | Path) -> list[str]:
     present = [str(name) for name in frame.columns]
     for name, column in schema.columns.items():
         if column.required and name not in present:
@@ -166,105 +178,67 @@ def _present_columns(frame: pd.DataFrame, schema: Schema, file: str | os.PathLik
     return [name for name in schema.columns if name in present] + [n for n in present if n not in schema.columns]
 
 
-def _settle(
-    frame: pd.DataFrame, name: str, column: Column, key: tuple[str, ...], file: str | os.PathLike[str]
-) -> pd.Series:
-    values = frame[name]
+def _settle(values: pd.Series, column: Column, refuse_rows: RefuseRows) -> pd.Series:
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(values.cat.categories.dtype)
     if column.kind in ("text", "region"):
-        return _settle_text(frame, values, name, key, file)
+        return _settle_text(values, refuse_rows)
     if column.kind == "date":
-        return _settle_date(frame, values, name, key, file)
-    return _settle_number(frame, values, name, column, key, file)
+        return _settle_date(values, refuse_rows)
+    return _settle_number(values, column, refuse_rows)
 
 
-def _settle_text(
-    frame: pd.DataFrame, values: pd.Series, name: str, key: tuple[str, ...], file: str | os.PathLike[str]
-) -> pd.Series:
-    if values.dtype == object:
-        wrong = np.array([not isinstance(v, str) for v in values], bool) & values.notna().to_numpy()
-        if wrong.any():
-            refuse(file, "is not text", "write it as text", frame=frame, key=key, bad=wrong, column=name)
-    elif not isinstance(values.dtype, pd.StringDtype) and values.notna().any():
-        refuse(file, f"holds {values.dtype} instead of text", "write it as text", column=name)
-    elif not isinstance(values.dtype, pd.StringDtype):
-        values = values.astype(object).where(values.notna(), None)
+def _settle_text(values: pd.Series, refuse_rows: RefuseRows) -> pd.Series:
+    if not isinstance(values.dtype, pd.StringDtype):
+        values = values.astype(object)
+        refuse_rows(_of_other_type(values, str), "is not text", "write it as text")
+        values = values.where(values.notna(), None)
     return values.astype(TEXT)
 
 
-def _settle_date(
-    frame: pd.DataFrame, values: pd.Series, name: str, key: tuple[str, ...], file: str | os.PathLike[str]
-) -> pd.Series:
-    if values.dtype == object and values.notna().any():
-        # Parquet's own date type arrives as datetime.date objects.
-        dates = np.array([isinstance(v, datetime.date) for v in values], bool)
-        wrong = ~dates & values.notna().to_numpy()
-        if wrong.any():
-            mend = "write a date type, e.g. by pandas.to_datetime"
-            refuse(file, "is not a date", mend, frame=frame, key=key, bad=wrong, column=name)
-        values = pd.to_datetime(values)
-    elif not values.notna().any():
-        values = pd.Series(pd.NaT, index=values.index, dtype=DATE_UNIT)
+def _settle_date(values: pd.Series, refuse_rows: RefuseRows) -> pd.Series:
+    present = values.notna().to_numpy()
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        refuse(file, f"holds dates with a time zone ({values.dtype.tz})", "drop the zone", column=name)
+        refuse_rows(present, f"has a time zone ({values.dtype.tz})", "drop the zone: dates are days of the chart")
+        values = values.dt.tz_localize(None)
     if not pd.api.types.is_datetime64_dtype(values.dtype):
+        # Parquet's own date type arrives as datetime.date objects.
+        values = values.astype(object)
         mend = "write a date type, e.g. by pandas.to_datetime"
-        refuse(file, f"holds {values.dtype} instead of dates", mend, column=name)
-    timed = (values.notna() & (values != values.dt.normalize())).to_numpy()
-    if timed.any():
-        refuse(file, "has a time of day", "give whole days (midnight)", frame=frame, key=key, bad=timed, column=name)
+        refuse_rows(_of_other_type(values, datetime.date), "is not a date", mend)
+        values = pd.Series(pd.to_datetime(values.where(values.notna(), None)), index=values.index)
+    timed = present & (values != values.dt.normalize()).to_numpy()
+    refuse_rows(timed, "has a time of day", "give whole days (midnight)")
     return values.astype(DATE_UNIT)
 
 
-def _settle_number(
-    frame: pd.DataFrame,
-    values: pd.Series,
-    name: str,
-    column: Column,
-    key: tuple[str, ...],
-    file: str | os.PathLike[str],
-) -> pd.Series:
-    if values.dtype == object and not values.notna().any():
-        values = values.astype(float)
-    if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
-        kind = "text" if isinstance(values.dtype, pd.StringDtype) else str(values.dtype)
-        refuse(file, f"holds {kind} instead of numbers", "write it as a number type", column=name)
-    if pd.api.types.is_complex_dtype(values.dtype):
-        refuse(file, "holds complex numbers", "write it as a real number type", column=name)
-    numbers = values.to_numpy(dtype=float, na_value=np.nan)
-    infinite = np.isinf(numbers)
-    if infinite.any():
-        mend = "give a finite number, or leave it missing where that is allowed"
-        refuse(file, "is infinite", mend, frame=frame, key=key, bad=infinite, column=name)
+def _settle_number(values: pd.Series, column: Column, refuse_rows: RefuseRows) -> pd.Series:
+    if not pd.api.types.is_any_real_numeric_dtype(values.dtype):
+        values = values.astype(object)
+        refuse_rows(
+            _of_other_type(values, numbers.Real, decimal.Decimal), "is not a number", "write it as a number type"
+        )
+        values = values.where(values.notna(), np.nan).astype(float)
+    dense = values.to_numpy(dtype=float, na_value=np.nan)
+    refuse_rows(np.isinf(dense), "is infinite", "give a finite number, or leave it missing where that is allowed")
     if column.kind == "number":
-        return pd.Series(numbers, index=values.index)
-    present = ~np.isnan(numbers)
-    broken = present & ((numbers != np.round(numbers)) | (np.abs(numbers) > np.iinfo(np.int64).max / 2))
-    if broken.any():
-        refuse(file, "is no whole number", "give whole numbers", frame=frame, key=key, bad=broken, column=name)
-    # Offsets into a bank shard may pass 2**31; everything else is small.
-    width = "Int64" if present.any() and np.abs(numbers[present]).max() > np.iinfo(np.int32).max else "Int32"
-    dense = np.where(present, numbers, 0).astype(width.lower())
-    return (
-        pd.Series(pd.array(dense, dtype=width), index=values.index).mask(~present)
-        if not present.all()
-        else pd.Series(pd.array(dense, dtype=width), index=values.index)
-    )
+        return pd.Series(dense, index=values.index)
+    missing = np.isnan(dense)
+    # Float64 holds whole numbers up to 2**53 exactly.
+    largest = 2**53 if column.kind == "long" else np.iinfo(np.int32).max
+    broken = ~missing & ((dense != np.round(dense)) | (np.abs(dense) > largest))
+    refuse_rows(broken, f"is no whole number up to {largest}", "give whole numbers")
+    whole = np.where(missing, 0, dense).astype(np.int64)
+    return pd.Series(whole, index=values.index, dtype="Int64" if column.kind == "long" else "Int32").mask(missing)
 
 
-def _check_values(
-    frame: pd.DataFrame,
-    values: pd.Series,
-    name: str,
-    column: Column,
-    key: tuple[str, ...],
-    file: str | os.PathLike[str],
-) -> None:
-    def refuse_rows(bad: np.ndarray, reason: str, mend: str) -> None:
-        if bad.any():
-            refuse(file, reason, mend, frame=frame, key=key, bad=bad, column=name)
+def _of_other_type(values: pd.Series, *wanted: type) -> np.ndarray:
+    """Marks present values that are of none of the wanted Python types; a truth value is no number here."""
+    fits = np.array([isinstance(value, wanted) and not isinstance(value, bool) for value in values], bool)
+    return ~fits & values.notna().to_numpy()
 
+
+def _check_values(values: pd.Series, column: Column, refuse_rows: RefuseRows) -> None:
     missing = values.isna().to_numpy()
     if not column.nullable:
         refuse_rows(missing, "may not be missing", "fill it in or drop the row")
@@ -276,12 +250,7 @@ def _check_values(
     if column.kind == "region":
         _check_regions(values, refuse_rows)
     if column.kind == "date":
-        outside = ((values < EARLIEST_DATE) | (values >= LATEST_DATE)).to_numpy()
-        refuse_rows(outside, "lies before 1900 or after 2099", "correct the date, or leave it missing if it may be")
-        if column.past:
-            today = pd.Timestamp.today().normalize()
-            mend = f"a table of what was observed ends today ({today.date()}): correct or drop the row"
-            refuse_rows((values > today).to_numpy(), "lies in the future", mend)
+        _check_dates(values, column, refuse_rows)
     if column.minimum is not None:
         low = values.lt(column.minimum).to_numpy(dtype=bool, na_value=False)
         refuse_rows(low, f"is below {column.minimum:g}", column.mend or "correct or drop the row")
@@ -290,7 +259,16 @@ def _check_values(
         refuse_rows(low, f"is not above {column.above:g}", column.mend or "correct or drop the row")
 
 
-def _check_regions(values: pd.Series, refuse_rows: Any) -> None:
+def _check_dates(values: pd.Series, column: Column, refuse_rows: RefuseRows) -> None:
+    outside = ((values < EARLIEST_DATE) | (values >= LATEST_DATE)).to_numpy()
+    refuse_rows(outside, "lies before 1900 or after 2099", "correct the date, or leave it missing if it may be")
+    if column.past:
+        today = pd.Timestamp.today().normalize()
+        mend = f"a table of what was observed ends today ({today.date()}): correct or drop the row"
+        refuse_rows((values > today).to_numpy(), "lies in the future", mend)
+
+
+def _check_regions(values: pd.Series, refuse_rows: RefuseRows) -> None:
     for region in values.dropna().unique():
         if region in REGIONS or _USER_ASSIGNED.fullmatch(region):
             continue
@@ -298,10 +276,3 @@ def _check_regions(values: pd.Series, refuse_rows: Any) -> None:
         plain = _REGION_MENDS.get(plain, plain)
         better = f"use '{plain}'" if plain in REGIONS else "use a code such as 'US', or 'GLOBAL' for the world"
         refuse_rows((values == region).to_numpy(dtype=bool), "is no ISO 3166 alpha-2 code", better)
-
-
-def _check_key(frame: pd.DataFrame, key: tuple[str, ...], file: str | os.PathLike[str]) -> None:
-    repeated = frame.duplicated(list(key)).to_numpy()
-    if repeated.any():
-        mend = f"keep one row for each {', '.join(key)}"
-        refuse(file, "the row repeats the key of an earlier one", mend, frame=frame, key=key, bad=repeated)

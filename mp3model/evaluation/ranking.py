@@ -1,0 +1,193 @@
+"""True and predicted values in, agreement of their order out: one number, or one a bootstrap replicate.
+
+All three measures are exact with ties, and exact in every replicate: a row that was drawn w times counts as w tied
+rows, and ranks are taken anew within the replicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# Replicates are worked through in blocks of about this many weights: temporaries of 4 MB stay in the cache.
+_BLOCK = 500_000
+
+
+def bootstrap_weights(groups: Any, replicates: int, seed: int) -> np.ndarray:
+    """How often each row is drawn when whole groups (artists) are drawn with replacement.
+
+    Rows of one artist rise and fall together; drawing rows one by one would make intervals too narrow.
+
+    Args:
+        groups: (n,) group of each row.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        (replicates, n) int32 counts; each replicate draws as many groups as there are.
+    """
+    codes, names = pd.factorize(np.asarray(groups), use_na_sentinel=False)
+    count = len(names)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / max(count, 1)), size=replicates)
+    return draws.astype(np.int32)[:, codes]
+
+
+def spearman(true: Any, predicted: Any) -> float:
+    """Spearman's rank correlation: Pearson's of midranks.
+
+    Args:
+        true, predicted: (n,) values; pairs with a NaN are dropped.
+
+    Returns:
+        −1 to 1; 0.0, "no order shown", for fewer than three pairs or where one side is constant.
+    """
+    return _once(spearman_replicates, true, predicted)
+
+
+def kendall(true: Any, predicted: Any) -> float:
+    """Kendall's tau-b: (concordant − discordant) / √(pairs not tied in true · pairs not tied in predicted).
+
+    Args and special cases as in `spearman`.
+    """
+    return _once(kendall_replicates, true, predicted)
+
+
+def somers_d(true: Any, predicted: Any) -> float:
+    """Somers' D: (concordant − discordant) / pairs that differ in truth, i.e. P(right order) − P(wrong order).
+
+    Args and special cases as in `spearman`.
+    """
+    return _once(somers_d_replicates, true, predicted)
+
+
+def _once(measure: Callable[..., np.ndarray], true: Any, predicted: Any) -> float:
+    value = measure(true, predicted, np.ones((1, np.size(true)), np.int32))[0]
+    return 0.0 if np.isnan(value) else float(value)
+
+
+def spearman_replicates(true: Any, predicted: Any, weights: np.ndarray) -> np.ndarray:
+    """`spearman` of every bootstrap replicate.
+
+    Args:
+        true, predicted: (n,) values; pairs with a NaN are dropped.
+        weights: (replicates, n) counts, from `bootstrap_weights`.
+
+    Returns:
+        (replicates,) values; 0.0 where one side is constant, NaN where fewer than three rows were drawn.
+    """
+
+    def block(x: _Ties, y: _Ties, drawn: np.ndarray) -> np.ndarray:
+        total = drawn.sum(axis=0)
+        # The mean of midranks is known; what is summed is centred already, which keeps full precision.
+        rank_x, rank_y = x.midranks(drawn) - (total + 1) / 2, y.midranks(drawn) - (total + 1) / 2
+        covariance = (drawn * rank_x * rank_y).sum(axis=0)
+        scale = np.sqrt((drawn * rank_x**2).sum(axis=0) * (drawn * rank_y**2).sum(axis=0))
+        return _ratio(covariance, scale, total)
+
+    return _by_blocks(block, true, predicted, weights)
+
+
+def kendall_replicates(true: Any, predicted: Any, weights: np.ndarray) -> np.ndarray:
+    """`kendall` of every bootstrap replicate; arguments and result as in `spearman_replicates`."""
+
+    def block(x: _Ties, y: _Ties, drawn: np.ndarray) -> np.ndarray:
+        total = drawn.sum(axis=0)
+        difference, differ_x, differ_y = _pair_counts(x, y, drawn, total)
+        return _ratio(difference, np.sqrt(differ_x) * np.sqrt(differ_y), total)
+
+    return _by_blocks(block, true, predicted, weights)
+
+
+def somers_d_replicates(true: Any, predicted: Any, weights: np.ndarray) -> np.ndarray:
+    """`somers_d` of every bootstrap replicate; arguments and result as in `spearman_replicates`."""
+
+    def block(x: _Ties, y: _Ties, drawn: np.ndarray) -> np.ndarray:
+        total = drawn.sum(axis=0)
+        difference, differ_x, _ = _pair_counts(x, y, drawn, total)
+        return _ratio(difference, differ_x, total)
+
+    return _by_blocks(block, true, predicted, weights)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, total: np.ndarray) -> np.ndarray:
+    ratio = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return np.where(total < 3, np.nan, np.clip(ratio, -1, 1))
+
+
+def _by_blocks(
+    block: Callable[[_Ties, _Ties, np.ndarray], np.ndarray], true: Any, predicted: Any, weights: np.ndarray
+) -> np.ndarray:
+    true, predicted = np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)
+    kept = np.flatnonzero(~(np.isnan(true) | np.isnan(predicted)))
+    if not len(kept):
+        return np.full(len(weights), np.nan)
+    x, y = _Ties.of(true[kept]), _Ties.of(predicted[kept])
+    step = max(1, _BLOCK // len(kept))
+    # Rows down, replicates across: every sum and running sum below then runs over contiguous replicates.
+    blocks = [weights[i : i + step].T[kept].astype(float) for i in range(0, len(weights), step)]
+    return np.concatenate([block(x, y, drawn) for drawn in blocks])
+
+
+@dataclass(frozen=True)
+class _Ties:
+    """Values as groups of equal ones: `group` (n,) in ascending order of value, rows sorted by it in `order`."""
+
+    group: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> _Ties:
+        group = np.unique(values, return_inverse=True)[1]
+        order = np.argsort(group, kind="stable")
+        return cls(group, order, np.flatnonzero(np.diff(group[order], prepend=-1)))
+
+    def sizes(self, drawn: np.ndarray) -> np.ndarray:
+        """(groups, replicates) rows drawn of each group."""
+        return np.add.reduceat(drawn[self.order], self.starts, axis=0)
+
+    def midranks(self, drawn: np.ndarray) -> np.ndarray:
+        """(n, replicates) mean rank of each row's group, from 1."""
+        sizes = self.sizes(drawn)
+        return (np.cumsum(sizes, axis=0) - sizes / 2 + 0.5)[self.group]
+
+
+def _pair_counts(x: _Ties, y: _Ties, drawn: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Concordant − discordant pairs, pairs that differ in x, pairs that differ in y: (replicates,) each."""
+    pairs = _pairs(total)
+    differ_x = pairs - _pairs(x.sizes(drawn)).sum(axis=0)
+    differ_y = pairs - _pairs(y.sizes(drawn)).sum(axis=0)
+    tied_both = _pairs(_Ties.of(x.group * len(y.starts) + y.group).sizes(drawn)).sum(axis=0)
+    differ_both = differ_x + differ_y - pairs + tied_both
+    return differ_both - 2 * _discordant(x, y, drawn), differ_x, differ_y
+
+
+def _pairs(count: np.ndarray) -> np.ndarray:
+    return count * (count - 1) / 2
+
+
+def _discordant(x: _Ties, y: _Ties, drawn: np.ndarray) -> np.ndarray:
+    """Pairs with x ascending and y descending: (replicates,).
+
+    With the rows sorted by x (then y), these are the inversions of y. They are counted a binary digit of y at a time:
+    two rows are told apart by the highest digit in which they differ, and are inverted if the 1 comes first. The order
+    in which rows are visited is the same for all replicates, so each step is a few sums over arrays.
+    """
+    order = np.lexsort((y.group, x.group))
+    digits, drawn = y.group[order], drawn[order]
+    inverted = np.zeros(drawn.shape[1])
+    for place in reversed(range(int(digits.max()).bit_length())):
+        ones = (digits >> place & 1)[:, None] * drawn
+        before = np.cumsum(ones, axis=0)
+        # Rows that agree in all higher digits are neighbours here: they were sorted by those in the rounds before.
+        higher = digits >> (place + 1)
+        start = np.flatnonzero(np.diff(higher, prepend=-1))
+        outside = np.repeat(before[start] - ones[start], np.diff(np.append(start, len(higher))), axis=0)
+        inverted += ((drawn - ones) * (before - outside)).sum(axis=0)
+        resorted = np.argsort(digits >> place, kind="stable")
+        digits, drawn = digits[resorted], drawn[resorted]
+    return inverted

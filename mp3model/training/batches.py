@@ -1,0 +1,285 @@
+"""A dataset folder in, batches out: previews as int16, a few random numbers a sample, standardised targets.
+
+A sample is a song, with the previews of every version of it that has audio and the targets of every region. Order,
+crop, partner and all augmentation follow from (seed, epoch, song), so workers and processes change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from mp3model.audio.augment import Draw, TimbreAugment, draw_numbers, generator, scaled_draw
+from mp3model.audio.bank import AudioBank
+from mp3model.files import InputError
+from mp3model.tables.curves import log_streams
+
+Statistics = dict[str, dict[str, list[float]]]
+
+
+@dataclass
+class Songs:
+    """The songs of one split: who they are, where their clips lie in the bank, and what is known of them.
+
+    Attributes:
+        song_ids: Sorted names.
+        artists: One a song, for intervals that resample artists.
+        clips: Positions in the bank of each song's previews.
+        targets: (songs, regions, targets) in log10(1 + streams) and ranks, NaN where missing.
+        regions: Names of the second axis.
+        names: Names of the third axis.
+    """
+
+    song_ids: list[str]
+    artists: list[str]
+    clips: list[np.ndarray]
+    targets: np.ndarray
+    regions: list[str]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.song_ids)
+
+    def taken(self, rows: np.ndarray) -> Songs:
+        """The songs at these positions."""
+        return Songs(
+            [self.song_ids[row] for row in rows],
+            [self.artists[row] for row in rows],
+            [self.clips[row] for row in rows],
+            self.targets[rows],
+            self.regions,
+            self.names,
+        )
+
+    def standardised(self, statistics: Statistics) -> np.ndarray:
+        """Targets as (value − mean) / standard deviation of their region: (songs, regions, targets) float32."""
+        table = np.array([[statistics[name][region] for name in self.names] for region in self.regions])
+        return ((self.targets - table[..., 0]) / table[..., 1]).astype(np.float32)
+
+    def frame(self, target: str, predicted: np.ndarray | None = None) -> pd.DataFrame:
+        """One row a known (song, region): song_id, artist, region, true, and predicted where it was given.
+
+        Args:
+            target: One of `names`.
+            predicted: (songs, regions) in the target's own units.
+        """
+        column = self.names.index(target)
+        song, region = np.nonzero(~np.isnan(self.targets[:, :, column]))
+        frame = pd.DataFrame(
+            {
+                "song_id": np.asarray(self.song_ids, dtype=object)[song],
+                "artist": np.asarray(self.artists, dtype=object)[song],
+                "region": np.asarray(self.regions, dtype=object)[region],
+                "true": self.targets[song, region, column],
+            }
+        )
+        return frame if predicted is None else frame.assign(predicted=predicted[song, region])
+
+
+def songs_of_split(
+    targets: pd.DataFrame,
+    tracks: pd.DataFrame,
+    bank: AudioBank,
+    splits: Sequence[str],
+    regions: Sequence[str],
+    names: Sequence[str],
+) -> Songs:
+    """Gathers the songs of some splits that have both audio and a target.
+
+    Args:
+        targets: From `popularity_targets`: song_id, region, split, total, debut_rank.
+        tracks: The dataset's tracks, which say what versions a song has and who its artist is.
+        bank: The audio.
+        splits: Any of train, validation and test.
+        regions: Regions wanted, in the order of the model's.
+        names: `total`, `debut_rank` or both.
+    """
+    rows = targets[targets["split"].isin(list(splits)) & targets["region"].isin(list(regions))]
+    versions = tracks.groupby("song_id", sort=True)["track_id"].apply(list)
+    artists = tracks.drop_duplicates("song_id").set_index("song_id")["artist"]
+    place = {region: index for index, region in enumerate(regions)}
+    song_ids, clips = [], []
+    for song_id in sorted(rows["song_id"].unique()):
+        positions = [bank.previews_of(track) for track in versions[song_id]]
+        found = np.concatenate(positions) if positions else np.empty(0, dtype=np.int64)
+        if len(found):
+            song_ids.append(song_id)
+            clips.append(found)
+    values = np.full((len(song_ids), len(place), len(names)), np.nan)
+    index = {song_id: row for row, song_id in enumerate(song_ids)}
+    rows = rows[rows["song_id"].isin(index)]
+    song, region = rows["song_id"].map(index).to_numpy(), rows["region"].map(place).to_numpy()
+    for column, name in enumerate(names):
+        numbers = rows[name].astype("float64").to_numpy()
+        values[song, region, column] = log_streams(numbers) if name == "total" else numbers
+    known = ~np.isnan(values).all(axis=(1, 2))
+    artist_of = [str(artists[song_id]) if pd.notna(artists[song_id]) else song_id for song_id in song_ids]
+    return Songs(song_ids, artist_of, clips, values, list(regions), list(names)).taken(np.flatnonzero(known))
+
+
+def target_statistics(songs: Songs) -> Statistics:
+    """Mean and standard deviation of each target in each region, over these songs: those of the training split.
+
+    Raises:
+        InputError: If a region has fewer than two songs, or all of one value: nothing can be standardised by it.
+    """
+    statistics: Statistics = {name: {} for name in songs.names}
+    for column, name in enumerate(songs.names):
+        for row, region in enumerate(songs.regions):
+            values = songs.targets[:, row, column]
+            values = values[~np.isnan(values)]
+            if len(values) < 2 or values.std() == 0:
+                raise InputError(
+                    f"region {region} has {len(values)} training song(s) with audio and a {name} that differs; "
+                    "at least two are needed: leave the region out with --regions, or give more data"
+                )
+            statistics[name][region] = [float(values.mean()), float(values.std())]
+    return statistics
+
+
+@dataclass
+class TrainingSet(Dataset):
+    """Items (epoch, song) of a training split; every preview of the song cut to one length at one place.
+
+    Attributes:
+        songs: The training split.
+        bank: Its audio.
+        values: (songs, regions, targets) standardised.
+        samples: Length of a clip at 16 kHz.
+        seed: Together with the epoch and the song's name, decides everything random.
+        largest: Previews carried of one song at most; the padding keeps batches rectangular.
+        mixup: Whether each item carries a partner.
+        timbre: Pitch and timbre effects on the CPU, or None.
+    """
+
+    songs: Songs
+    bank: AudioBank
+    values: np.ndarray
+    samples: int
+    seed: int
+    largest: int = 8
+    mixup: bool = False
+    timbre: TimbreAugment | None = None
+    width: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.width = min(self.largest, max((len(clips) for clips in self.songs.clips), default=1))
+
+    def __len__(self) -> int:
+        return len(self.songs)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
+        """(epoch, song) → previews (previews, samples) int16, count, draws, targets, and a partner's of each."""
+        epoch, song = item
+        draws = draw_numbers(self.seed, epoch, self.songs.song_ids[song])
+        example = self._example(song, draws)
+        if self.mixup:
+            partner = int(scaled_draw(draws[Draw.PARTNER], len(self.songs)))
+            # A partner is cut, chosen, amplified and rolled by numbers of its own.
+            partner_draws = draw_numbers(self.seed, epoch, f"partner of {self.songs.song_ids[song]}")
+            example.update({f"partner_{key}": value for key, value in self._example(partner, partner_draws).items()})
+        return example
+
+    def _example(self, song: int, draws: np.ndarray) -> dict[str, Tensor]:
+        clips = self.songs.clips[song][: self.width]
+        previews = np.zeros((self.width, self.samples), dtype=np.int16)
+        for row, position in enumerate(clips):
+            length = int(self.bank.index["samples"].to_numpy()[position])
+            start = int(scaled_draw(draws[Draw.CROP], max(1, length - self.samples + 1)))
+            previews[row] = self.bank.read(position, start, self.samples)
+        if self.timbre is not None:
+            # Only the preview that the device will choose: these effects cost more than everything else together.
+            chosen = int(scaled_draw(draws[Draw.PREVIEW], len(clips)))
+            previews[chosen] = self.timbre(previews[chosen], int(draws[Draw.TIMBRE] * (1 << 24)))
+        return {
+            "previews": torch.from_numpy(previews),
+            "count": torch.tensor(len(clips)),
+            "draws": torch.from_numpy(draws),
+            "targets": torch.from_numpy(self.values[song]),
+        }
+
+
+class EpochBatches(Sampler):
+    """Batches of (epoch, song) for one process: the whole epoch's order is the same in all of them.
+
+    Batch b of an epoch takes songs b·B·P … (b+1)·B·P of the order over P processes, and process r its r-th part, so
+    that one process with batches of 8, two with batches of 4, and one with two accumulated batches of 4 see the same
+    songs at every step. What does not fill a step is left to the next epochs' orders; a split smaller than one step
+    fills it by going round.
+
+    Args:
+        songs: How many there are.
+        batch_size: For each process.
+        seed: With the epoch, decides the order.
+        accumulation: Batches a step of the optimizer.
+        processes: How many.
+        rank: Which one this is.
+    """
+
+    def __init__(
+        self, songs: int, batch_size: int, seed: int, accumulation: int = 1, processes: int = 1, rank: int = 0
+    ) -> None:
+        if songs < 1:
+            raise InputError("no training song has both audio and a target")
+        self.songs, self.batch_size, self.seed = songs, batch_size, seed
+        self.accumulation, self.processes, self.rank = accumulation, processes, rank
+        self.epoch, self.first_step = 0, 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer in a whole epoch."""
+        return max(1, self.songs // (self.batch_size * self.processes * self.accumulation))
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self.steps * self.accumulation
+
+    def start(self, epoch: int, first_step: int = 0) -> None:
+        """What the next iteration yields: this epoch, from this step on."""
+        self.epoch, self.first_step = epoch, first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = generator(self.seed, self.epoch, "order").permutation(self.songs)
+        together = self.batch_size * self.processes
+        order = np.resize(order, max(len(order), together * len(self)))
+        for batch in range(self.first_step * self.accumulation, len(self)):
+            first = batch * together + self.rank * self.batch_size
+            yield [(self.epoch, int(song)) for song in order[first : first + self.batch_size]]
+
+
+class ClipSet(Dataset):
+    """Clips for evaluation: every preview of every song, in evenly spaced windows; nothing random.
+
+    Args:
+        songs: A split.
+        bank: Its audio.
+        samples: Length of a window at 16 kHz.
+        windows: Windows a preview at most; a preview shorter than that many windows has fewer.
+        previews: Previews a song at most.
+    """
+
+    def __init__(self, songs: Songs, bank: AudioBank, samples: int, windows: int, previews: int = 8) -> None:
+        self.bank, self.samples = bank, samples
+        lengths = bank.index["samples"].to_numpy()
+        self.items: list[tuple[int, int, int]] = []
+        for song, clips in enumerate(songs.clips):
+            for position in clips[:previews]:
+                room = max(0, int(lengths[position]) - samples)
+                count = min(windows, 1 + room // (samples // 2))
+                starts = [room // 2] if count == 1 else np.linspace(0, room, count).astype(int)
+                self.items += [(song, int(position), int(start)) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """→ waveform (samples,) int16 and the song's position in its split."""
+        song, position, start = self.items[index]
+        waveform = np.array(self.bank.read(position, start, self.samples))
+        return {"waveform": torch.from_numpy(waveform), "song": torch.tensor(song)}

@@ -1,0 +1,205 @@
+"""What every recipe's loop needs and must do alike: optimizer, schedule, checkpoints, metrics, prediction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mp3model.files import sha256_of, write_json
+from mp3model.training.batches import ClipSet
+
+Item = TypeVar("Item")
+
+
+def make_optimizer(model: nn.Module, rate: float, weight_decay: float, layer_decay: float, fused: bool) -> Any:
+    """AdamW through timm: no decay for biases, norms, positions and tokens; lower layers learn more slowly.
+
+    Args:
+        model: With timm's `group_matcher` and `no_weight_decay`.
+        rate: Learning rate of the head; layer l below it learns at `layer_decay ** l` of that.
+        weight_decay: Decoupled decay.
+        layer_decay: 1 is the same rate everywhere.
+        fused: One kernel for all parameters (CUDA).
+    """
+    from timm.optim import create_optimizer_v2
+
+    return create_optimizer_v2(
+        model,
+        opt="adamw",
+        lr=rate,
+        weight_decay=weight_decay,
+        layer_decay=layer_decay if layer_decay < 1 else None,
+        betas=(0.9, 0.98),
+        fused=fused,
+    )
+
+
+def make_schedule(optimizer: Any, steps: int, warmup: int) -> Any:
+    """timm's linear warm-up and cosine to 1 % of the rate, a pure function of the step (`step_update(step)`)."""
+    from timm.scheduler import CosineLRScheduler
+
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(1, steps),
+        lr_min=0.01 * rate,
+        warmup_t=warmup,
+        warmup_lr_init=rate / max(1, warmup),
+        t_in_epochs=False,
+    )
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds torch's generators for one step of one process: dropout and drop path follow from these three alone."""
+    digest = hashlib.blake2b(f"{seed}\0{step}\0{rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Consecutive groups of `size`; a shorter rest is left out, since no step of the optimizer may be smaller."""
+    group: list[Item] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a line a logged step, and whatever tracker Accelerate was given beside it."""
+
+    def __init__(self, path: Path, accelerator: Any) -> None:
+        self.path, self.accelerator = path, accelerator
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep_until(self, step: int) -> None:
+        """Drops what a run wrote after the checkpoint it now goes on from; a torn last line goes too."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError):
+                break
+            kept.append(line + "\n")
+        self.path.write_text("".join(kept))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends one line in the main process; a value that is not finite becomes null."""
+        if not self.accelerator.is_main_process:
+            return
+        finite = {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
+        with self.path.open("a") as stream:
+            stream.write(json.dumps({"step": step, **finite}) + "\n")
+        self.accelerator.log(values, step=step)
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], optimizer: Any, state: dict[str, Any]
+) -> None:
+    """Writes `checkpoint-STEP` beside `folder`'s others, whole or not at all, then removes the older ones.
+
+    Safetensors and JSON only: nothing in a checkpoint can run code when it is read.
+
+    Args:
+        folder: The run folder.
+        step: Steps of the optimizer that are done.
+        tensors: File stem → state dictionary, for instance `model` and `best`.
+        optimizer: Its state goes into `optimizer.safetensors`, one entry a (parameter, moment).
+        state: JSON numbers that the loop goes on from.
+    """
+    final, temporary = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    moments = {
+        f"{parameter}.{name}": value.detach().cpu().contiguous()
+        for parameter, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+    for stem, values in {**tensors, "optimizer": moments}.items():
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in values.items()}
+        save_file(contiguous, temporary / f"{stem}.safetensors")
+    files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+    write_json(temporary / "state.json", {"step": step, **state, "files": files})
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    for older in folder.glob("checkpoint-*"):
+        if older != final:
+            shutil.rmtree(older)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps whose files are whole, or None; a damaged one is named and passed over."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            files = json.loads((path / "state.json").read_text())["files"]
+            if all(sha256_of(path / name) == digest for name, digest in files.items()):
+                return path
+        except (OSError, ValueError, KeyError):
+            pass
+        print(f"{path}: damaged, passed over", flush=True)
+    return None
+
+
+def load_checkpoint(path: Path, optimizer: Any, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict]:
+    """Reads what `save_checkpoint` wrote: the optimizer in place, the tensors and the state returned."""
+    tensors = {file.stem: load_file(file, device=str(device)) for file in sorted(path.glob("*.safetensors"))}
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.pop("optimizer").items():
+        parameter, name = key.split(".", 1)
+        entries.setdefault(int(parameter), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+    return tensors, json.loads((path / "state.json").read_text())
+
+
+def predict_songs(
+    forward: Callable[[Tensor], Tensor],
+    clips: ClipSet,
+    songs: int,
+    accelerator: Any,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Mean of a function of the waveform over each song's clips: (songs, …) float64, the same in every process.
+
+    Args:
+        forward: (batch, samples) int16 on the device → (batch, …).
+        clips: What to average over.
+        songs: How many songs `clips` speaks of.
+        accelerator: Says which share of the clips this process does.
+        batch_size: Clips at once.
+        progress: Told how many clips are done after each batch.
+    """
+    share = range(accelerator.process_index, len(clips), accelerator.num_processes)
+    loader = DataLoader(torch.utils.data.Subset(clips, share), batch_size=batch_size)
+    rows, values = [], []
+    with torch.inference_mode():
+        for batch in loader:
+            values.append(forward(batch["waveform"].to(accelerator.device)).double().cpu().numpy())
+            rows.append(batch["song"].numpy())
+            if progress is not None:
+                progress(len(batch["song"]))
+    done = [(np.concatenate(rows), np.concatenate(values))] if rows else []
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        done = gather_object(done)
+    total = np.zeros((songs, *done[0][1].shape[1:]))
+    count = np.zeros(songs)
+    for song, value in done:
+        np.add.at(total, song, value)
+        np.add.at(count, song, 1)
+    return total / count.reshape(-1, *[1] * (total.ndim - 1))

@@ -1,0 +1,522 @@
+"""MP2, music popularity prediction: learn total streams and debut rank a region from sound.
+
+    accelerate launch recipes/mp2.py                                   # the simulated market, nothing else needed
+    accelerate launch recipes/mp2.py [FILE.yaml] --data DIR --output_dir RUN [--resume]
+
+Reads a dataset folder (or makes the simulated market), trains an Audio Spectrogram Transformer, and writes
+RUN/model, RUN/metrics.jsonl, RUN/report.json, RUN/predicted_against_true.png and a closing table on the test split.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mp3model.files import InputError, errors_in_one_line, written_whole
+from mp3model.training.arguments import arguments_as_dict, parse_arguments
+
+if __name__ != "__main__":
+    raise ImportError("recipes/mp2.py is a script: run it with `accelerate launch recipes/mp2.py`")
+
+
+@dataclass
+class DataArguments:
+    """What is learnt from."""
+
+    data: str | None = field(default=None, metadata={"help": "Dataset folder; none is the simulated market."})
+    songs: int = field(default=480, metadata={"help": "Songs of the simulated market."})
+    market_seed: int = field(default=0, metadata={"help": "Seed of the simulated market."})
+    regions: list[str] | None = field(default=None, metadata={"help": "Regions to learn; none is all in the data."})
+    folds: int | None = field(
+        default=None,
+        metadata={"help": "Cross-validate by artist in so many folds; none is 5 if the test split is small, else 0."},
+    )
+    shuffle_targets: bool = field(
+        default=False, metadata={"help": "Shuffle targets among the songs of a split: a check that must find nothing."}
+    )
+    loader_workers: int = field(default=2, metadata={"help": "Processes that read the bank."})
+
+
+@dataclass
+class ModelArguments:
+    """What learns."""
+
+    size: str = field(default="micro", metadata={"help": "micro, tiny, small or base, for a start from scratch."})
+    encoder: str = field(
+        default="scratch",
+        metadata={"help": "scratch, an AST checkpoint's folder or hub name, or timm:NAME for an image transformer."},
+    )
+    encoder_weights: str | None = field(default=None, metadata={"help": "Safetensors file for timm:NAME, offline."})
+    region_mode: str = field(default="token", metadata={"help": "token, embedding or none."})
+    position_mode: str = field(default="sum", metadata={"help": "sum or concat."})
+    criterion: str = field(default="both", metadata={"help": "streams, rank or both."})
+    frames: int = field(default=1024, metadata={"help": "Frames of 10 ms a clip."})
+    patch_size: list[int] = field(default_factory=lambda: [16, 16], metadata={"help": "Mel bands and frames."})
+    patch_stride: list[int] = field(default_factory=lambda: [16, 16], metadata={"help": "Mel bands and frames."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout."})
+    drop_path: float = field(default=0.0, metadata={"help": "Stochastic depth of the last block."})
+    patch_drop: float = field(default=0.5, metadata={"help": "Share of patches left out at each training step."})
+
+
+@dataclass
+class TrainArguments:
+    """How it learns."""
+
+    output_dir: str = field(default="runs/mp2", metadata={"help": "Run folder."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the run folder's newest checkpoint."})
+    seed: int = field(default=0, metadata={"help": "Weights, order, augmentation and dropout follow from it."})
+    epochs: int = field(default=60, metadata={"help": "Passes over the training songs at most."})
+    batch_size: int = field(default=16, metadata={"help": "Songs a process and part."})
+    accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Decoupled decay."})
+    layer_decay: float = field(default=1.0, metadata={"help": "Rate of a layer over that of the next one up."})
+    warmup: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises."})
+    gradient_clip: float = field(default=1.0, metadata={"help": "Largest norm of the gradient."})
+    precision: str | None = field(default=None, metadata={"help": "no, bf16 or fp16; none is the launcher's choice."})
+    ema: float = field(default=0.0, metadata={"help": "Decay of an average of the weights; 0 is none."})
+    patience: int = field(default=20, metadata={"help": "Epochs without a better validation loss before it stops."})
+    evaluate_every: int = field(default=2, metadata={"help": "Epochs between validations (and checkpoints)."})
+    windows: int = field(default=3, metadata={"help": "Windows a preview in evaluation."})
+    gain: float = field(default=6.0, metadata={"help": "Random gain up to so many dB either way."})
+    roll: float = field(default=1.0, metadata={"help": "Random roll up to this share of the clip."})
+    alternate: bool = field(default=True, metadata={"help": "Draw among a song's previews."})
+    frequency_mask: int = field(default=24, metadata={"help": "SpecAugment: widest frequency mask in mel bands."})
+    time_mask: int = field(default=96, metadata={"help": "SpecAugment: widest time mask in frames."})
+    mixup: float = field(default=0.0, metadata={"help": "Share of samples mixed with another."})
+    timbre: list[str] = field(
+        default_factory=list, metadata={"help": "Of pitch, equaliser, low_pass, high_pass, on the CPU."}
+    )
+    log_every: int = field(default=10, metadata={"help": "Steps between lines in metrics.jsonl."})
+    tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
+
+
+data_arguments, model_arguments, train_arguments = parse_arguments(
+    (DataArguments, ModelArguments, TrainArguments), sys.argv[1:], __doc__.splitlines()[0]
+)
+
+# Only now: `--help` and a wrong option answer without waiting for torch.
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from accelerate.utils import ProjectConfiguration, set_seed  # noqa: E402
+from sklearn.model_selection import GroupKFold  # noqa: E402
+from timm.utils import ModelEmaV3  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from mp3model.audio.augment import Mixup, SpecAugment, TimbreAugment, WaveformAugment, generator  # noqa: E402
+from mp3model.audio.bank import AudioBank  # noqa: E402
+from mp3model.audio.frontend import LogMel  # noqa: E402
+from mp3model.baselines.floors import RegionMean, RidgeOnMeanLogMel  # noqa: E402
+from mp3model.config import SIZES, MP3Config  # noqa: E402
+from mp3model.evaluation.accuracy import paired_difference, score_scalar  # noqa: E402
+from mp3model.evaluation.report import closing_table, predicted_against_true, write_report  # noqa: E402
+from mp3model.model.encoder import AST  # noqa: E402
+from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
+from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
+from mp3model.tables.curves import popularity_targets  # noqa: E402
+from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
+from mp3model.training import loop  # noqa: E402
+from mp3model.training.batches import (  # noqa: E402
+    ClipSet,
+    EpochBatches,
+    Songs,
+    TrainingSet,
+    songs_of_split,
+    target_statistics,
+)
+
+# Beyond this the test split speaks for itself; below it every song is tested on, by artist.
+SMALL_TEST = 30
+# With fewer songs an interval spans most of what could be true.
+FEW_SONGS = 200
+TABLE, PICTURE = "table.txt", "predicted_against_true.png"
+
+
+def main() -> None:
+    """Data, model, loop, report, in that order."""
+    folder = Path(train_arguments.output_dir)
+    accelerator = Accelerator(
+        mixed_precision=train_arguments.precision,
+        log_with=train_arguments.tracker,
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "tracker")),
+    )
+    transformers_logging.disable_progress_bar()
+    with errors_in_one_line(speak=accelerator.is_main_process):
+        if train_arguments.resume and (folder / "report.json").is_file():
+            accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
+            return
+        if not train_arguments.resume:
+            refuse_used_folder(folder, accelerator)
+        dataset, bank = read_data(folder, accelerator)
+        run(dataset, bank, folder, accelerator)
+    accelerator.end_training()
+
+
+def refuse_used_folder(folder: Path, accelerator: Accelerator) -> None:
+    """A run folder is never written over by another run."""
+    used = (folder / "report.json").exists() or any(folder.glob("**/checkpoint-*"))
+    accelerator.wait_for_everyone()
+    if used:
+        raise InputError(f"{folder} holds another run; go on with --resume, or name another --output_dir")
+
+
+def read_data(folder: Path, accelerator: Accelerator) -> tuple[DatasetFolder, AudioBank]:
+    """The dataset folder named, or the simulated market, made once beside the run folder."""
+    path = data_arguments.data
+    if path is None:
+        path = str(folder.parent / f"market-{data_arguments.songs}-{data_arguments.market_seed}")
+        if accelerator.is_main_process and not (Path(path) / "dataset.json").is_file():
+            from data_prep.market import make_market
+
+            print(f"simulated market: {data_arguments.songs} songs, rendered into {path}", flush=True)
+            make_market(path, songs=data_arguments.songs, seed=data_arguments.market_seed)
+        accelerator.wait_for_everyone()
+    dataset = read_dataset(path)
+    if dataset.previews is None:
+        raise InputError(f"{path}: no previews.parquet, so no audio; build it with python -m data_prep.build_bank")
+    return dataset, AudioBank(path)
+
+
+def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Accelerator) -> None:
+    """Trains the model on the folder's splits, and others for cross-validation where the test split is small."""
+    targets = popularity_targets(dataset)
+    config = MP3Config(**config_arguments(data_arguments.regions or dataset.regions))
+    known = [name for name in config.targets if targets[name].notna().any()]
+    if not known:
+        raise InputError(f"{dataset.path}: neither curves nor targets give {' or '.join(config.targets)}")
+    if len(known) < len(config.targets):
+        accelerator.print(f"{dataset.path} has no {', '.join(set(config.targets) - set(known))}: left out")
+        config.criterion = {"total": "streams", "debut_rank": "rank"}[known[0]]
+
+    def gather(*splits: str) -> Songs:
+        songs = songs_of_split(targets, dataset.tracks, bank, splits, config.regions, config.targets)
+        return shuffled(songs) if data_arguments.shuffle_targets else songs
+
+    train, validation, test = gather("train"), gather("validation"), gather("test")
+    folds = data_arguments.folds
+    if folds is None:
+        folds = 5 if len(test) < SMALL_TEST else 0
+    accelerator.print(
+        f"{len(train)} training, {len(validation)} validation and {len(test)} test songs in {', '.join(config.regions)}; "
+        f"{accelerator.num_processes} process(es), {accelerator.device.type}"
+    )
+    everyone = gather("train", "validation", "test")
+    features = mean_log_mel(everyone, bank, config, accelerator)
+    model = fit(config, train, validation, bank, folder, accelerator)
+    if accelerator.is_main_process:
+        model.save_pretrained(folder / "model")
+    frames = {"validation": predict(model, train, validation, features, bank, accelerator)} if validation else {}
+    if folds:
+        frames["test"] = cross_validate(config, everyone, features, bank, folder, folds, accelerator)
+    else:
+        frames["test"] = predict(model, train, test, features, bank, accelerator)
+    if accelerator.is_main_process:
+        close(dataset, frames, folder, folds, len(everyone))
+    accelerator.wait_for_everyone()
+
+
+def config_arguments(regions: list[str]) -> dict[str, object]:
+    """What the command line says of the model, as the configuration's fields."""
+    if model_arguments.size not in SIZES:
+        raise InputError(f"--size {model_arguments.size} is none of {', '.join(SIZES)}")
+    width, depth, heads = SIZES[model_arguments.size]
+    fields = arguments_as_dict(model_arguments)
+    for name in ("size", "encoder", "encoder_weights"):
+        fields.pop(name)
+    sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    return {**fields, **sizes, "regions": regions}
+
+
+def start(config: MP3Config) -> MP2Model:
+    """A model from scratch, or around the encoder that was asked for."""
+    set_seed(train_arguments.seed)
+    if model_arguments.encoder == "scratch":
+        return MP2Model(config)
+    arguments = encoder_arguments(config)
+    options = {name: arguments[name] for name in ("regions", "frames", "dropout", "drop_path", "patch_drop")}
+    if config.position_mode != "sum":
+        raise InputError(
+            f"--position_mode {config.position_mode} needs a start from scratch: checkpoints add positions"
+        )
+    kind, _, name = model_arguments.encoder.partition(":")
+    if kind == "timm":
+        encoder = AST.from_timm(name, model_arguments.encoder_weights, stride=config.patch_stride, **options)
+    else:
+        encoder = AST.from_pretrained(model_arguments.encoder, **options)
+    return mp2_from_encoder(encoder, config)
+
+
+def shuffled(songs: Songs) -> Songs:
+    """The same songs with each other's targets."""
+    order = generator(train_arguments.seed, 0, "shuffled targets").permutation(len(songs))
+    return replace(songs, targets=songs.targets[order])
+
+
+def fit(
+    config: MP3Config, train: Songs, validation: Songs, bank: AudioBank, folder: Path, accelerator: Accelerator
+) -> MP2Model:
+    """Trains one model in `folder` and gives it back with the weights that did best on validation."""
+    arguments, device = train_arguments, accelerator.device
+    config.target_statistics = target_statistics(train)
+    model = start(config).to(device)
+    training_set = TrainingSet(
+        train,
+        bank,
+        train.standardised(config.target_statistics),
+        config.samples,
+        arguments.seed,
+        mixup=arguments.mixup > 0,
+        timbre=TimbreAugment(arguments.timbre) if arguments.timbre else None,
+    )
+    batches = EpochBatches(
+        len(train),
+        arguments.batch_size,
+        arguments.seed,
+        arguments.accumulation,
+        accelerator.num_processes,
+        accelerator.process_index,
+    )
+    loader = DataLoader(
+        training_set,
+        batch_sampler=batches,
+        num_workers=data_arguments.loader_workers,
+        persistent_workers=data_arguments.loader_workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+    augment = WaveformAugment(arguments.gain, arguments.roll, arguments.alternate)
+    mask = SpecAugment(arguments.frequency_mask, arguments.time_mask)
+    mix = Mixup(probability=arguments.mixup).to(device)
+
+    def prepare(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A loader's batch → augmented log-mels and their targets, on the device."""
+        batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+        waveforms, targets = augment(batch["previews"], batch["count"], batch["draws"]), batch["targets"]
+        if arguments.mixup:
+            partners = augment(batch["partner_previews"], batch["partner_count"], batch["partner_draws"])
+            waveforms, targets = mix(waveforms, targets, partners, batch["partner_targets"], batch["draws"])
+        return mask(model.frontend(waveforms), batch["draws"]), targets
+
+    steps = batches.steps * arguments.epochs
+    optimizer = loop.make_optimizer(
+        model, arguments.learning_rate, arguments.weight_decay, arguments.layer_decay, fused=device.type == "cuda"
+    )
+    schedule = loop.make_schedule(optimizer, steps, int(arguments.warmup * steps))
+    average = ModelEmaV3(model, decay=arguments.ema, use_warmup=True) if arguments.ema else None
+    learner, optimizer = accelerator.prepare(model, optimizer)
+    # Read through one name below: the weights that are judged, and in the end given back.
+    judged = average.module if average is not None else model
+    log = loop.MetricsLog(folder / "metrics.jsonl", accelerator)
+    best, best_epoch, first_epoch = float("inf"), 0, 0
+    best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
+
+    checkpoint = loop.newest_checkpoint(folder) if arguments.resume else None
+    if checkpoint is not None:
+        tensors, state = loop.load_checkpoint(checkpoint, optimizer, device)
+        model.load_state_dict(tensors["model"])
+        judged.load_state_dict(tensors["judged"])
+        best_weights = tensors["best"]
+        best, best_epoch, first_epoch = state["best"], state["best_epoch"], state["epoch"]
+        log.keep_until(state["step"])
+        accelerator.print(f"going on from {checkpoint}")
+    if accelerator.is_main_process:
+        accelerator.init_trackers("mp2", config=None)
+
+    progress = tqdm(
+        total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process
+    )
+    for epoch in range(first_epoch, arguments.epochs):
+        if epoch - best_epoch >= arguments.patience and validation:
+            break
+        batches.start(epoch)
+        learner.train()
+        began, losses = time.perf_counter(), []
+        for number, group in enumerate(loop.in_groups(loader, arguments.accumulation)):
+            step = epoch * batches.steps + number
+            schedule.step_update(step)
+            loop.seed_step(arguments.seed, step, accelerator.process_index)
+            parts = [prepare(batch) for batch in group]
+            # Known targets of the whole step, over parts and processes: see masked_squared_error.
+            counts = accelerator.reduce(sum(masked_squared_error(y, y)[1] for _, y in parts), "sum")
+            loss = torch.zeros((), device=device)
+            for part, (mel, targets) in enumerate(parts):
+                with nullcontext() if part + 1 == len(parts) else accelerator.no_sync(learner):
+                    sums, _ = masked_squared_error(learner(mel=mel).predictions.float(), targets)
+                    # Processes average their gradients; the counts already span them, so the average is undone.
+                    share = mean_over_targets(sums, counts)
+                    accelerator.backward(share * accelerator.num_processes)
+                    loss += share.detach()
+            norm = accelerator.clip_grad_norm_(learner.parameters(), arguments.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(model, step=step)
+            losses.append(loss)
+            progress.update()
+            if (step + 1) % arguments.log_every == 0:
+                values = {
+                    "loss": accelerator.reduce(torch.stack(losses).mean(), "sum").item(),
+                    "learning_rate": optimizer.param_groups[-1]["lr"],
+                    "gradient_norm": float(norm),
+                    "songs_per_second": arguments.batch_size
+                    * arguments.accumulation
+                    * accelerator.num_processes
+                    * len(losses)
+                    / (time.perf_counter() - began),
+                }
+                log.write(step + 1, values)
+                progress.set_postfix(loss=f"{values['loss']:.3f}", validation=f"{best:.3f}")
+                began, losses = time.perf_counter(), []
+        done = epoch + 1
+        if done % arguments.evaluate_every and done < arguments.epochs:
+            continue
+        if validation:
+            error = validation_error(judged, validation, bank, accelerator)
+            log.write(done * batches.steps, {"validation_loss": error, "epoch": done})
+            if error < best:
+                best, best_epoch = error, done
+                best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
+        else:
+            best_weights, best_epoch = judged.state_dict(), done
+        if accelerator.is_main_process:
+            loop.save_checkpoint(
+                folder,
+                done * batches.steps,
+                {"model": model.state_dict(), "judged": judged.state_dict(), "best": best_weights},
+                optimizer,
+                {"epoch": done, "best": best, "best_epoch": best_epoch},
+            )
+    progress.close()
+    accelerator.print(
+        f"best validation loss {best:.4f} after epoch {best_epoch}" if validation else "no validation song"
+    )
+    model.load_state_dict(best_weights)
+    accelerator.free_memory(learner, optimizer)
+    return model.eval()
+
+
+def validation_error(model: MP2Model, songs: Songs, bank: AudioBank, accelerator: Accelerator) -> float:
+    """Mean squared error of the standardised targets, each song's clips averaged first."""
+    model.eval()
+    clips = ClipSet(songs, bank, model.config.samples, windows=1)
+    predicted = loop.predict_songs(
+        lambda waveforms: model(waveforms=waveforms).predictions, clips, len(songs), accelerator, 32
+    )
+    known = torch.from_numpy(songs.standardised(model.config.target_statistics))
+    sums, counts = masked_squared_error(torch.from_numpy(predicted), known)
+    return float(mean_over_targets(sums, counts))
+
+
+# target → system → its predictions, one row a (song, region).
+Frames = dict[str, dict[str, pd.DataFrame]]
+
+
+def mean_log_mel(songs: Songs, bank: AudioBank, config: MP3Config, accelerator: Accelerator) -> pd.DataFrame:
+    """The mean over time of each song's log-mel spectrogram: what a clip sounds like when its order is forgotten."""
+    frontend = LogMel(config.mel_mean, config.mel_std, config.num_mel_bins).to(accelerator.device)
+    clips = ClipSet(songs, bank, config.samples, train_arguments.windows)
+    values = loop.predict_songs(lambda waveforms: frontend(waveforms).mean(1), clips, len(songs), accelerator, 32)
+    return pd.DataFrame(values, index=songs.song_ids)
+
+
+def predict(
+    model: MP2Model, train: Songs, asked: Songs, features: pd.DataFrame, bank: AudioBank, accelerator: Accelerator
+) -> Frames:
+    """MP2's predictions, each song's averaged over all windows of all previews, and the baselines' beside them."""
+    clips = ClipSet(asked, bank, model.config.samples, train_arguments.windows)
+    predicted = loop.predict_songs(
+        lambda waveforms: model.natural_units(model(waveforms=waveforms).predictions),
+        clips,
+        len(asked),
+        accelerator,
+        32,
+    )
+    frames: Frames = {}
+    for column, target in enumerate(asked.names):
+        frame, learnt = asked.frame(target, predicted[..., column]), train.frame(target)
+        baselines = {"region_mean": RegionMean(), "ridge_mean_log_mel": RidgeOnMeanLogMel(features)}
+        frames[target] = {"mp2": frame} | {
+            name: frame.assign(predicted=baseline.fit(learnt).predict(frame)) for name, baseline in baselines.items()
+        }
+    return frames
+
+
+def cross_validate(
+    config: MP3Config,
+    songs: Songs,
+    features: pd.DataFrame,
+    bank: AudioBank,
+    folder: Path,
+    folds: int,
+    accelerator: Accelerator,
+) -> Frames:
+    """Predictions for every song by a model that saw none of its artist's; another fold stops the training early."""
+    artists = len(set(songs.artists))
+    if artists < max(folds, 3):
+        raise InputError(f"{folds} folds by artist need as many artists, at least 3; the data have {artists}")
+    fold = np.empty(len(songs), dtype=int)
+    splitter = GroupKFold(folds, shuffle=True, random_state=train_arguments.seed)
+    for number, (_, held_out) in enumerate(splitter.split(fold, groups=songs.artists)):
+        fold[held_out] = number
+    parts: list[Frames] = []
+    for number in range(folds):
+        accelerator.print(f"fold {number + 1} of {folds}")
+        test, validation = fold == number, fold == (number + 1) % folds
+        train = songs.taken(np.flatnonzero(~test & ~validation))
+        model = fit(
+            config,
+            train,
+            songs.taken(np.flatnonzero(validation)),
+            bank,
+            folder / f"fold-{number + 1}",
+            accelerator,
+        )
+        parts.append(predict(model, train, songs.taken(np.flatnonzero(test)), features, bank, accelerator))
+    return {
+        target: {name: pd.concat([part[target][name] for part in parts]) for name in parts[0][target]}
+        for target in songs.names
+    }
+
+
+def close(dataset: DatasetFolder, frames: dict[str, Frames], folder: Path, folds: int, songs: int) -> None:
+    """Scores, the closing table, report.json and the picture."""
+    report: dict[str, Any] = {"baselines": {}, "differences": {}}
+    for split, targets in frames.items():
+        report[split] = {}
+        for target, systems in targets.items():
+            for name, frame in systems.items():
+                scores = score_scalar(frame, target, seed=train_arguments.seed)
+                place = report if name == "mp2" else report["baselines"].setdefault(name, {})
+                place.setdefault(split, {})[target] = scores
+                if name != "mp2":
+                    differences = {
+                        metric: asdict(paired_difference(systems["mp2"], frame, metric, seed=train_arguments.seed))
+                        for metric in ("spearman", "mae")
+                    }
+                    report["differences"].setdefault(split, {}).setdefault(target, {})[name] = differences
+    report |= {"data": str(dataset.path), "songs": songs, "folds": folds}
+    notes = []
+    if folds:
+        notes.append(f"The test figures are cross-validated by artist in {folds} folds over all {songs} songs.")
+    if songs < FEW_SONGS:
+        notes.append(f"{songs} songs are too few: whatever the table says, nothing can be concluded from it.")
+    if data_arguments.shuffle_targets:
+        notes.append("Targets were shuffled among songs: anything found here is found by chance.")
+    table = "\n".join([closing_table(report), *notes])
+    if "total" in frames["test"]:
+        predicted_against_true(frames["test"]["total"]["mp2"], folder / PICTURE)
+    with written_whole(folder / TABLE) as path:
+        path.write_text(table + "\n")
+    write_report(folder / "report.json", report | {"notes": notes})
+    print(f"\n{table}\n\nmodel: {folder / 'model'}   report: {folder / 'report.json'}   picture: {folder / PICTURE}")
+
+
+if __name__ == "__main__":
+    main()
