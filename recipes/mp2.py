@@ -205,8 +205,8 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     if folds is None:
         folds = 5 if len(test) < SMALL_TEST else 0
     accelerator.print(
-        f"{len(train)} training, {len(validation)} validation and {len(test)} test songs in {', '.join(config.regions)}; "
-        f"{accelerator.num_processes} process(es), {accelerator.device.type}"
+        f"{len(train)} training, {len(validation)} validation and {len(test)} test songs in "
+        f"{', '.join(config.regions)}; {accelerator.num_processes} process(es), {accelerator.device.type}"
     )
     everyone = gather("train", "validation", "test")
     features = mean_log_mel(everyone, bank, config, accelerator)
@@ -441,7 +441,10 @@ def predict(
     frames: Frames = {}
     for column, target in enumerate(asked.names):
         frame, learnt = asked.frame(target, predicted[..., column]), train.frame(target)
-        baselines = {"region_mean": RegionMean(), "ridge_mean_log_mel": RidgeOnMeanLogMel(features)}
+        baselines: dict[str, RegionMean | RidgeOnMeanLogMel] = {
+            "region_mean": RegionMean(),
+            "ridge_mean_log_mel": RidgeOnMeanLogMel(features),
+        }
         frames[target] = {"mp2": frame} | {
             name: frame.assign(predicted=baseline.fit(learnt).predict(frame)) for name, baseline in baselines.items()
         }

@@ -171,6 +171,8 @@ class Mixup(nn.Module):
         probability: Share of the samples that are mixed (.5 in AST).
     """
 
+    quantiles: Tensor
+
     def __init__(self, alpha: float = 10.0, probability: float = 0.5) -> None:
         super().__init__()
         from scipy.stats import beta

@@ -16,10 +16,11 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,6 @@ _FFMPEG_FORMAT = {
     "m4a": "mp4",
     "aac": "aac",
 }
-
-_Stream: TypeAlias = io.BytesIO | io.FileIO
 
 
 class AudioError(InputError):
@@ -99,19 +98,26 @@ def decode(
         raise AudioError(label, f"cannot be read ({error.strerror or error})") from error
 
 
-def _opened(source: str | os.PathLike[str] | bytes) -> AbstractContextManager[_Stream]:
+@contextmanager
+def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[io.FileIO]:
     if isinstance(source, bytes):
-        return io.BytesIO(source)
+        # soundfile's callbacks into a Python object print a traceback when a damaged header makes libsndfile seek
+        # before the beginning; a real file has no callbacks.
+        with tempfile.TemporaryFile(buffering=0) as stream:
+            stream.write(source)
+            yield stream
+        return
     path = Path(source)
     if not path.exists():
         raise _Refused("no such file")
     if not path.is_file():
         raise _Refused("is not a regular file")
     # Unbuffered, so that libsndfile and Python agree on the position of the descriptor they share.
-    return open(path, "rb", buffering=0)
+    with open(path, "rb", buffering=0) as stream:
+        yield stream
 
 
-def _decoded(stream: _Stream, size: int, max_seconds: float) -> np.ndarray:
+def _decoded(stream: io.FileIO, size: int, max_seconds: float) -> np.ndarray:
     kind, audio_start = _kind(stream)
     fraction = _fraction_present(stream, size, kind) if kind in ("wav", "aiff") else 1.0
     if kind == "ogg":
@@ -188,7 +194,7 @@ class _Mono16k:
         return self._resampler.resample_chunk(mono, last=last)
 
 
-def _read_with_soundfile(stream: _Stream, fraction: float, sound: _Mono16k) -> bool:
+def _read_with_soundfile(stream: io.FileIO, fraction: float, sound: _Mono16k) -> bool:
     """Reads the whole file into `sound`; False, with nothing read, where libsndfile does not know the coding.
 
     Args:
@@ -199,7 +205,7 @@ def _read_with_soundfile(stream: _Stream, fraction: float, sound: _Mono16k) -> b
     stream.seek(0)
     try:
         # A descriptor has no name, from whose suffix soundfile would take a wav called .raw for headerless samples.
-        file = soundfile.SoundFile(stream if isinstance(stream, io.BytesIO) else stream.fileno(), closefd=False)
+        file = soundfile.SoundFile(stream.fileno(), closefd=False)
     except soundfile.LibsndfileError:
         return False
     with file:
@@ -216,7 +222,9 @@ def _read_with_soundfile(stream: _Stream, fraction: float, sound: _Mono16k) -> b
             sound.add(block)
 
 
-def _read_with_ffmpeg(stream: _Stream, kind: str, fraction: float, mp3_seconds: float | None, sound: _Mono16k) -> None:
+def _read_with_ffmpeg(
+    stream: io.FileIO, kind: str, fraction: float, mp3_seconds: float | None, sound: _Mono16k
+) -> None:
     import av
 
     stream.seek(0)
@@ -226,6 +234,8 @@ def _read_with_ffmpeg(stream: _Stream, kind: str, fraction: float, mp3_seconds: 
             if not container.streams.audio:
                 raise _Refused("holds no audio stream")
             audio = container.streams.audio[0]
+            if audio.codec_context is None:
+                raise _Refused("is coded in a way that no decoder at hand knows")
             declared = mp3_seconds
             # FFmpeg's length of an mp3 or raw aac is an estimate from the bit rate.
             if kind not in ("mp3", "aac") and audio.duration:
@@ -272,14 +282,14 @@ def _mono(frame: Any) -> np.ndarray:
         raise _Refused(f"has {channels} channels; 1 to {MAX_CHANNELS} are read")
     values = frame.to_ndarray()
     by_channel = values if frame.format.is_planar else values.reshape(-1, channels).T
-    mono = by_channel[0] if channels == 1 else by_channel.mean(axis=0)
+    mono = by_channel[0] if channels == 1 else np.add.reduce(by_channel, axis=0) / channels
     if values.dtype == np.uint8:
         mono = mono - 128.0
     scale = 1.0 if values.dtype.kind == "f" else 2.0 ** (8 * values.dtype.itemsize - 1)
     return np.asarray(mono / scale, dtype=np.float32)
 
 
-def _kind(stream: _Stream) -> tuple[str, int]:
+def _kind(stream: io.FileIO) -> tuple[str, int]:
     """Kind of the file and where its audio begins, past ID3 tags."""
     stream.seek(0)
     head = stream.read(12)
@@ -307,7 +317,7 @@ def _kind(stream: _Stream) -> tuple[str, int]:
     raise _Refused("is not an mp3, m4a, aac, ogg, flac, wav or aiff file by its content")
 
 
-def _after_id3(stream: _Stream) -> int:
+def _after_id3(stream: io.FileIO) -> int:
     """Offset of the first byte after the ID3v2 tags (id3.org, ID3v2.4 structure, section 3.1)."""
     start = 0
     while True:
@@ -359,7 +369,7 @@ def _mp3_frame_bytes(header: bytes) -> int:
     return slots * kbits // _MP3_RATES[version][rate_index] + (header[2] >> 1 & 1) if kbits else 0
 
 
-def _mp3_seconds(stream: _Stream, start: int) -> float | None:
+def _mp3_seconds(stream: io.FileIO, start: int) -> float | None:
     """Seconds that the first frame's Xing, Info or VBRI header declares, less what players trim; None without one."""
     stream.seek(start)
     frame = stream.read(64)
@@ -376,7 +386,7 @@ def _mp3_seconds(stream: _Stream, start: int) -> float | None:
     return samples / _MP3_RATES[version][frame[2] >> 2 & 3] if samples > 0 else None
 
 
-def _fraction_present(stream: _Stream, size: int, kind: str) -> float:
+def _fraction_present(stream: io.FileIO, size: int, kind: str) -> float:
     """Share of a wav's or aiff's declared sound data that the file holds; 1 where no length is declared."""
     order, wanted = ("<", b"data") if kind == "wav" else (">", b"SSND")
     at = 12
@@ -395,7 +405,7 @@ def _fraction_present(stream: _Stream, size: int, kind: str) -> float:
     return 1.0
 
 
-def _check_last_ogg_page(stream: _Stream, size: int) -> None:
+def _check_last_ogg_page(stream: io.FileIO, size: int) -> None:
     """Refuses an ogg whose last page runs past the end of the file (RFC 3533, section 6: 27 bytes, then lacing)."""
     largest_page = 27 + 255 + 255 * 255
     stream.seek(max(0, size - largest_page))

@@ -56,6 +56,9 @@ class LogMel(nn.Module):
             log-mel of 0 before normalisation, as transformers' `ASTFeatureExtractor` pads.
     """
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(
         self,
         mean: float = AUDIOSET_MEAN,

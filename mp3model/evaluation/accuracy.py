@@ -79,7 +79,7 @@ def r2_replicates(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray, 
     spread = weights @ centred**2 - (shift**2 / np.maximum(drawn, 1)).sum(axis=1)
     error = weights @ (true - predicted) ** 2
     # Rounding leaves a constant truth with a spread near, not at, zero.
-    varies = spread > 1e-12 * np.maximum(weights @ true**2, 1e-300)
+    varies = spread > weights.sum(axis=1) * (1e-10 * np.abs(true).max(initial=0)) ** 2
     return 1 - np.divide(error, spread, out=np.full(len(weights), np.nan), where=varies)
 
 

@@ -63,17 +63,18 @@ def _row(name: str, scores: dict[str, Any], count: int) -> tuple[str, ...]:
     return (name, *(_cell(scores.get(m), scores.get(f"{m}_ci")) for m in _MEASURES), str(count))
 
 
-def _cell(value: float | None, interval: list[float] | None) -> str:
+def _cell(value: float | None, interval: list[float] | None, digits: int = 2) -> str:
     if value is None:
         return "undefined"
-    bounds = f" [{_short(interval[0], 2)} {_short(interval[1], 2)}]" if interval else ""
+    bounds = f" [{_short(interval[0], digits)} {_short(interval[1], digits)}]" if interval else ""
     return _short(value, 3) + bounds
 
 
 def _short(value: float, digits: int) -> str:
     """Gives up a decimal for each further digit before the point, so that columns keep their width."""
     digits = max(0, digits - max(0, math.floor(math.log10(abs(value)))) if abs(value) >= 10 else digits)
-    return f"{value:.{digits}f}"
+    # Adding zero turns a rounded −0 into 0.
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -91,7 +92,8 @@ def _difference_lines(report: dict[str, Any], split: str, target: str, system: s
     for name, metrics in differences.items():
         for metric, d in metrics.items():
             bounds = [d["low"], d["high"]] if d.get("low") is not None else None
-            lines.append(f"{system} less {name.replace('_', ' ')}, {metric}: {_cell(d['value'], bounds)}")
+            # A third digit, since the question is whether the interval reaches 0.
+            lines.append(f"{system} less {name.replace('_', ' ')}, {metric}: {_cell(d['value'], bounds, 3)}")
     return lines
 
 
@@ -137,6 +139,9 @@ def predicted_against_true(frame: pd.DataFrame, path: str | os.PathLike[str], ta
         panel.set(title=f"{region} (n = {len(part)})", xlim=limits, ylim=limits, aspect="equal")
     for panel in panels[len(regions) :]:
         panel.set_axis_off()
+    for panel in panels[max(0, len(regions) - columns) : len(regions)]:
+        # Shared axes label the bottom row only, which may be empty below a panel.
+        panel.tick_params(labelbottom=True)
     if regions:
         panels[0].legend(loc="upper left", fontsize="small", frameon=False)
     name = _AXES.get(target, target)

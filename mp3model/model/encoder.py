@@ -63,7 +63,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, width: int, patch: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(1, width, kernel_size=tuple(patch), stride=tuple(stride))
+        self.proj = nn.Conv2d(1, width, kernel_size=(patch[0], patch[1]), stride=(stride[0], stride[1]))
 
     def forward(self, mel: Tensor) -> Tensor:
         """(batch, frames, mels) → (batch, width, frequency patches, time patches)."""
@@ -284,13 +284,16 @@ class AST(nn.Module):
         Raises:
             InputError: If a file is missing, is no AST, or does not fit; nothing is loaded in part.
         """
-        config = json.loads(_checkpoint_file(name_or_folder, "config.json").read_text())
-        if config.get("model_type") != "audio-spectrogram-transformer" or config.get("hidden_act", "gelu") != "gelu":
+        settings = json.loads(_checkpoint_file(name_or_folder, "config.json").read_text())
+        if (
+            settings.get("model_type") != "audio-spectrogram-transformer"
+            or settings.get("hidden_act", "gelu") != "gelu"
+        ):
             raise InputError(
-                f"{name_or_folder}: config.json describes model_type {config.get('model_type')!r} with activation "
-                f"{config.get('hidden_act', 'gelu')!r}; an audio-spectrogram-transformer with gelu is needed"
+                f"{name_or_folder}: config.json describes model_type {settings.get('model_type')!r} with activation "
+                f"{settings.get('hidden_act', 'gelu')!r}; an audio-spectrogram-transformer with gelu is needed"
             )
-        sizes = ast_arguments(config)
+        sizes = ast_arguments(settings)
         state = timm_names(_read_safetensors(name_or_folder))
         frames = options.pop("frames", sizes["frames"])
         encoder = cls(**{**sizes, "frames": frames}, **options)
@@ -383,24 +386,24 @@ class AST(nn.Module):
         if self.region_tokens is not None:
             with torch.no_grad():
                 trunc_normal_(self.region_tokens, std=0.02)
-                self.region_tokens += self.cls_token + self.pos_embed[:, :1]
+                self.region_tokens.add_(self.cls_token + self.pos_embed[:, :1])
 
 
-def ast_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+def ast_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`AST`'s arguments from the `config.json` of an ASTModel; absent keys take transformers' defaults."""
-    width = config.get("hidden_size", 768)
-    patch = config.get("patch_size", 16)
+    width = settings.get("hidden_size", 768)
+    patch = settings.get("patch_size", 16)
     return {
         "width": width,
-        "depth": config.get("num_hidden_layers", 12),
-        "heads": config.get("num_attention_heads", 12),
-        "mlp_ratio": config.get("intermediate_size", 3072) / width,
-        "mels": config.get("num_mel_bins", 128),
-        "frames": config.get("max_length", 1024),
+        "depth": settings.get("num_hidden_layers", 12),
+        "heads": settings.get("num_attention_heads", 12),
+        "mlp_ratio": settings.get("intermediate_size", 3072) / width,
+        "mels": settings.get("num_mel_bins", 128),
+        "frames": settings.get("max_length", 1024),
         "patch": (patch, patch) if isinstance(patch, int) else tuple(patch),
-        "stride": (config.get("frequency_stride", 10), config.get("time_stride", 10)),
-        "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
-        "qkv_bias": config.get("qkv_bias", True),
+        "stride": (settings.get("frequency_stride", 10), settings.get("time_stride", 10)),
+        "layer_norm_eps": settings.get("layer_norm_eps", 1e-12),
+        "qkv_bias": settings.get("qkv_bias", True),
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from mp3model.audio.frontend import LogMel
 from mp3model.config import MP3Config
 from mp3model.files import InputError
-from mp3model.model.encoder import AST
+from mp3model.model.encoder import AST, Block
 from mp3model.model.heads import ScalarHead
 from mp3model.model.losses import masked_squared_error, mean_over_targets
 
@@ -227,7 +227,7 @@ def mp2_from_encoder(encoder: AST, config: MP3Config) -> MP2Model:
         encoder: From `AST.from_pretrained` or `AST.from_timm`, with as many region tokens as `config` needs.
         config: Everything but the encoder's sizes.
     """
-    block = encoder.blocks[0]
+    block = cast(Block, encoder.blocks[0])
     config.hidden_size, config.num_hidden_layers = encoder.width, len(encoder.blocks)
     config.num_attention_heads = block.attn.heads
     config.mlp_ratio = block.mlp.fc1.out_features / encoder.width

@@ -211,22 +211,23 @@ def curve_arrays(dataset: DatasetFolder, debuts: pd.DataFrame, horizon: int | No
     dates = period_dates(debuts["debut"], horizon, dataset.frequency)
     lookup = floors(dataset.charts)
     lowest = lookup.lowest(debuts["region"], dates)
-    floor = lookup.floor(debuts["region"], dates[:, 0] - np.timedelta64(days, "D")) if len(debuts) else np.zeros(0)
+    floor = lookup.floor(debuts["region"], _days(debuts["debut"]) - np.timedelta64(days, "D"))
 
     rows = _rows_of_debuts(dataset, debuts, horizon)
+    cell = (rows["debut_row"].to_numpy(), rows["period"].to_numpy())
     shape = (len(debuts), horizon)
-    cell = rows["debut_row"].to_numpy() * horizon + rows["period"].to_numpy()
-    count = np.bincount(cell, minlength=shape[0] * horizon).reshape(shape)
+    present, charted = np.zeros(shape, bool), np.zeros(shape, bool)
+    streams, rank = np.zeros(shape), np.full(shape, np.inf)
+    present[cell] = True
     # NaN in any version makes the sum NaN.
-    streams = np.bincount(cell, rows["streams"].to_numpy(), minlength=shape[0] * horizon).reshape(shape)
-    rank = np.full(shape[0] * horizon, np.inf)
+    np.add.at(streams, cell, rows["streams"].to_numpy())
     np.minimum.at(rank, cell, rows["rank"].to_numpy())
-    charted = np.bincount(cell, rows["charted"].to_numpy(), minlength=shape[0] * horizon).reshape(shape) > 0
+    np.logical_or.at(charted, cell, rows["charted"].to_numpy())
 
-    streams[count == 0] = np.nan
+    streams[~present] = np.nan
     on_hand = ~np.isnan(lowest)
-    state = np.where(np.isfinite(streams), OBSERVED, np.where((count == 0) & on_hand, BELOW, UNKNOWN)).astype(np.int8)
-    rank = np.where(np.isfinite(rank), rank, np.nan).reshape(shape)
+    state = np.where(np.isfinite(streams), OBSERVED, np.where(~present & on_hand, BELOW, UNKNOWN)).astype(np.int8)
+    rank[np.isinf(rank)] = np.nan
     return CurveArrays(streams, rank, state, lowest, floor, charted & (state == OBSERVED))
 
 
