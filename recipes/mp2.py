@@ -481,10 +481,22 @@ def cross_validate(
             folder / f"fold-{number + 1}",
             accelerator,
         )
-        parts.append(predict(model, train, songs.taken(np.flatnonzero(test)), features, bank, accelerator))
+        part = predict(model, train, songs.taken(np.flatnonzero(test)), features, bank, accelerator)
+        parts.append({target: less_training_mean(systems, train.frame(target)) for target, systems in part.items()})
     return {
         target: {name: pd.concat([part[target][name] for part in parts]) for name in parts[0][target]}
         for target in songs.names
+    }
+
+
+def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Adds what is ranked across folds: the prediction less the mean of the training rows of its region.
+
+    A fold's training mean is low where its held-out songs are high, which would rank the folds the wrong way round.
+    """
+    means = learnt.groupby("region")["true"].mean()
+    return {
+        name: frame.assign(score=frame["predicted"] - frame["region"].map(means)) for name, frame in systems.items()
     }
 
 

@@ -362,3 +362,22 @@ def test_the_picture_has_a_panel_a_region(tmp_path: Path, regions: str):
     panels = max(1, len(regions.split()))
     assert width == pytest.approx(120 * (3 * min(4, panels) + 0.6), abs=1)
     assert height == pytest.approx(120 * (3 * -(-panels // 4) + 0.6), abs=1)
+
+
+def test_a_score_takes_the_place_of_the_prediction_in_ranks_alone():
+    frame = pd.DataFrame(
+        {
+            "song_id": [str(n) for n in range(12)],
+            "artist": [str(n % 6) for n in range(12)],
+            "region": "US",
+            "true": np.arange(12.0),
+            "predicted": np.arange(12.0)[::-1],
+        }
+    )
+    ranked = frame.assign(score=np.arange(12.0))
+    assert score_scalar(frame, "total", replicates=20)["spearman"] == pytest.approx(-1)
+    scores = score_scalar(ranked, "total", replicates=20)
+    assert [scores["spearman"], scores["kendall"], scores["regions"]["US"]["spearman"]] == pytest.approx([1, 1, 1])
+    assert scores["mae"] == score_scalar(frame, "total", replicates=20)["mae"]
+    assert paired_difference(ranked, frame, "spearman", replicates=20).value == pytest.approx(2)
+    assert paired_difference(ranked, frame, "mae", replicates=20).value == 0

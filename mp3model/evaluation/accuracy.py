@@ -33,6 +33,7 @@ class _Rows:
 
     true: np.ndarray
     predicted: np.ndarray
+    score: np.ndarray
     region: np.ndarray
     regions: list[str]
     artist: np.ndarray
@@ -43,7 +44,8 @@ class _Rows:
         true, predicted = frame["true"].to_numpy(dtype=float), frame["predicted"].to_numpy(dtype=float)
         # Songs without a known artist are drawn one by one.
         artist = frame["artist"].where(frame["artist"].notna(), "song:" + frame["song_id"].astype(str))
-        return cls(true, predicted, region, [str(name) for name in regions], pd.factorize(artist)[0])
+        score = _with_score(frame)["score"].to_numpy(dtype=float)
+        return cls(true, predicted, score, region, [str(name) for name in regions], pd.factorize(artist)[0])
 
     @property
     def n_artists(self) -> int:
@@ -103,7 +105,8 @@ def score_scalar(
 
     Args:
         frame: `song_id, artist, region, true, predicted`; log10(1 + streams) for `total`, ranks for `debut_rank`. Rows
-            with a NaN in `true` or `predicted` are left out.
+            with a NaN in `true` or `predicted` are left out. A column `score`, if there, takes the place of `predicted`
+            in `spearman` and `kendall`: any number whose order is the forecast.
         target: what is predicted; names the unit.
         seed: of the bootstrap.
         replicates: bootstrap samples, for every measure.
@@ -158,7 +161,8 @@ def paired_difference(
         if frame.duplicated(key).any():
             song, region = frame.loc[frame.duplicated(key), key].iloc[0]
             raise InputError(f"song {song!r} in {region} has two predictions; give one for each song and region")
-    both = frame_a.merge(frame_b[[*key, "true", "predicted"]], on=key, suffixes=("", "_b"))
+    columns = [*key, "true", "predicted", "score"]
+    both = _with_score(frame_a).merge(_with_score(frame_b)[columns], on=key, suffixes=("", "_b"))
     if not len(both) == len(frame_a) == len(frame_b):
         raise InputError(
             f"{len(frame_a)} and {len(frame_b)} rows share {len(both)}; predict the same songs and regions"
@@ -168,12 +172,16 @@ def paired_difference(
         song, region, one, other = both.loc[differ, [*key, "true", "true_b"]].iloc[0]
         raise InputError(f"song {song!r} in {region} has the truths {one} and {other}; score both against one truth")
     both = both[both[["true", "predicted", "predicted_b"]].notna().all(axis=1)]
-    a, b = _Rows.of(both), _Rows.of(both.assign(predicted=both["predicted_b"]))
+    a, b = _Rows.of(both), _Rows.of(both.assign(predicted=both["predicted_b"], score=both["score_b"]))
     weights = _weights(a, seed, replicates)
     difference = _measure(metric, a, weights, minimum_rows) - _measure(metric, b, weights, minimum_rows)
     result = _with_interval(metric, difference, a.n_artists > 1)
     low, high = result[f"{metric}_ci"] or (None, None)
     return Interval(result[metric], low, high)
+
+
+def _with_score(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if "score" in frame else frame.assign(score=frame["predicted"])
 
 
 def _weights(rows: _Rows, seed: int, replicates: int) -> np.ndarray:
@@ -193,9 +201,9 @@ def _measure(metric: str, rows: _Rows, weights: np.ndarray, minimum_rows: int) -
         return r2_replicates(rows.true, rows.predicted, weights, np.zeros_like(rows.region) if pooled else rows.region)
     correlation = {"spearman": spearman_replicates, "kendall": kendall_replicates}[name]
     if pooled:
-        return correlation(rows.true, rows.predicted, weights)
+        return correlation(rows.true, rows.score, weights)
     members = [rows.of_region(code) for code in range(len(rows.regions))]
-    values = [correlation(rows.true[i], rows.predicted[i], weights[:, i]) for i in members if len(i) >= minimum_rows]
+    values = [correlation(rows.true[i], rows.score[i], weights[:, i]) for i in members if len(i) >= minimum_rows]
     if not values:
         return np.full(len(weights), np.nan)
     present = ~np.isnan(values)
@@ -206,7 +214,8 @@ def _measure(metric: str, rows: _Rows, weights: np.ndarray, minimum_rows: int) -
 
 def _score_region(rows: _Rows, code: int, weights: np.ndarray) -> dict[str, Any]:
     i = rows.of_region(code)
-    alone = _Rows(rows.true[i], rows.predicted[i], np.zeros(len(i), int), [rows.regions[code]], rows.artist[i])
+    region = np.zeros(len(i), int)
+    alone = _Rows(rows.true[i], rows.predicted[i], rows.score[i], region, [rows.regions[code]], rows.artist[i])
     scores: dict[str, Any] = {}
     for metric in ("spearman", "kendall", "r2", "mae"):
         scores |= _with_interval(metric, _measure(metric, alone, weights[:, i], 1), alone.n_artists > 1)
