@@ -38,8 +38,8 @@ class MP3Config(PreTrainedConfig):
     Args:
         num_mel_bins: Mel bands of the Kaldi filterbank at 16 kHz.
         frames: Log-mel frames (10 ms each) of one input; positions are resampled for other lengths.
-        mel_mean: Mean of the log-mel values, subtracted (AudioSet's value by default, from the AST paper).
-        mel_std: Standard deviation of the log-mel values; the difference is divided by twice this.
+        mel_mean: Mean of the log-mel values, or one a band, subtracted (AudioSet's by default, from the AST paper).
+        mel_std: Standard deviation of the log-mel values, or one a band; the difference is divided by twice this.
         hidden_size: Width of a token.
         num_hidden_layers: Transformer blocks.
         num_attention_heads: Heads a block; must divide `hidden_size`.
@@ -67,8 +67,8 @@ class MP3Config(PreTrainedConfig):
 
     num_mel_bins: int = 128
     frames: int = 1024
-    mel_mean: float = -4.2677393
-    mel_std: float = 4.5689974
+    mel_mean: float | list[float] = -4.2677393
+    mel_std: float | list[float] = 4.5689974
     hidden_size: int = 128
     num_hidden_layers: int = 4
     num_attention_heads: int = 4

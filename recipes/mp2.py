@@ -9,6 +9,7 @@ RUN/model, RUN/metrics.jsonl, RUN/report.json, RUN/predicted_against_true.png an
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ class DataArguments:
     """What is learnt from."""
 
     data: str | None = field(default=None, metadata={"help": "Dataset folder; none is the simulated market."})
-    songs: int = field(default=480, metadata={"help": "Songs of the simulated market."})
+    songs: int = field(default=1200, metadata={"help": "Songs of the simulated market."})
     market_seed: int = field(default=0, metadata={"help": "Seed of the simulated market."})
     regions: list[str] | None = field(default=None, metadata={"help": "Regions to learn; none is all in the data."})
     folds: int | None = field(
@@ -55,11 +56,11 @@ class ModelArguments:
     position_mode: str = field(default="sum", metadata={"help": "sum or concat."})
     criterion: str = field(default="both", metadata={"help": "streams, rank or both."})
     frames: int = field(default=1024, metadata={"help": "Frames of 10 ms a clip."})
-    patch_size: list[int] = field(default_factory=lambda: [16, 16], metadata={"help": "Mel bands and frames."})
-    patch_stride: list[int] = field(default_factory=lambda: [16, 16], metadata={"help": "Mel bands and frames."})
+    patch_size: list[int] = field(default_factory=lambda: [128, 8], metadata={"help": "Mel bands and frames."})
+    patch_stride: list[int] = field(default_factory=lambda: [128, 8], metadata={"help": "Mel bands and frames."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout."})
     drop_path: float = field(default=0.0, metadata={"help": "Stochastic depth of the last block."})
-    patch_drop: float = field(default=0.5, metadata={"help": "Share of patches left out at each training step."})
+    patch_drop: float = field(default=0.0, metadata={"help": "Share of patches left out at each training step."})
 
 
 @dataclass
@@ -69,24 +70,24 @@ class TrainArguments:
     output_dir: str = field(default="runs/mp2", metadata={"help": "Run folder."})
     resume: bool = field(default=False, metadata={"help": "Go on from the run folder's newest checkpoint."})
     seed: int = field(default=0, metadata={"help": "Weights, order, augmentation and dropout follow from it."})
-    epochs: int = field(default=60, metadata={"help": "Passes over the training songs at most."})
+    epochs: int = field(default=24, metadata={"help": "Passes over the training songs at most."})
     batch_size: int = field(default=16, metadata={"help": "Songs a process and part."})
     accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate."})
+    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak rate."})
     weight_decay: float = field(default=0.05, metadata={"help": "Decoupled decay."})
     layer_decay: float = field(default=1.0, metadata={"help": "Rate of a layer over that of the next one up."})
     warmup: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises."})
     gradient_clip: float = field(default=1.0, metadata={"help": "Largest norm of the gradient."})
     precision: str | None = field(default=None, metadata={"help": "no, bf16 or fp16; none is the launcher's choice."})
     ema: float = field(default=0.0, metadata={"help": "Decay of an average of the weights; 0 is none."})
-    patience: int = field(default=20, metadata={"help": "Epochs without a better validation loss before it stops."})
+    patience: int = field(default=12, metadata={"help": "Epochs without a better validation loss before it stops."})
     evaluate_every: int = field(default=2, metadata={"help": "Epochs between validations (and checkpoints)."})
     windows: int = field(default=3, metadata={"help": "Windows a preview in evaluation."})
     gain: float = field(default=6.0, metadata={"help": "Random gain up to so many dB either way."})
     roll: float = field(default=1.0, metadata={"help": "Random roll up to this share of the clip."})
     alternate: bool = field(default=True, metadata={"help": "Draw among a song's previews."})
     frequency_mask: int = field(default=24, metadata={"help": "SpecAugment: widest frequency mask in mel bands."})
-    time_mask: int = field(default=96, metadata={"help": "SpecAugment: widest time mask in frames."})
+    time_mask: int = field(default=48, metadata={"help": "SpecAugment: widest time mask in frames."})
     mixup: float = field(default=0.0, metadata={"help": "Share of samples mixed with another."})
     timbre: list[str] = field(
         default_factory=list, metadata={"help": "Of pitch, equaliser, low_pass, high_pass, on the CPU."}
@@ -129,6 +130,7 @@ from mp3model.training.batches import (  # noqa: E402
     EpochBatches,
     Songs,
     TrainingSet,
+    mel_statistics,
     songs_of_split,
     target_statistics,
 )
@@ -265,7 +267,11 @@ def fit(
 ) -> MP2Model:
     """Trains one model in `folder` and gives it back with the weights that did best on validation."""
     arguments, device = train_arguments, accelerator.device
+    config = copy.deepcopy(config)
     config.target_statistics = target_statistics(train)
+    if model_arguments.encoder == "scratch":
+        # A checkpoint expects the normalisation it was trained with, AudioSet's or the like.
+        config.mel_mean, config.mel_std = mel_statistics(train, bank, config.num_mel_bins)
     model = start(config).to(device)
     training_set = TrainingSet(
         train,

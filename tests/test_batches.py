@@ -13,10 +13,19 @@ from torch.utils.data import DataLoader
 
 from mp3model.audio.augment import Draw, TimbreAugment, draw_numbers
 from mp3model.audio.bank import AudioBank
+from mp3model.audio.frontend import LogMel
 from mp3model.files import InputError
 from mp3model.tables.curves import popularity_targets
 from mp3model.tables.folder import read_dataset
-from mp3model.training.batches import ClipSet, EpochBatches, Songs, TrainingSet, songs_of_split, target_statistics
+from mp3model.training.batches import (
+    ClipSet,
+    EpochBatches,
+    Songs,
+    TrainingSet,
+    mel_statistics,
+    songs_of_split,
+    target_statistics,
+)
 
 REGIONS, NAMES = ["US", "GB"], ["total", "debut_rank"]
 
@@ -87,6 +96,16 @@ def test_statistics_are_those_of_the_songs_given_and_standardise_them(songs):
     standardised = songs.standardised(statistics)
     assert np.allclose(np.nanmean(standardised, axis=0), 0, atol=1e-5)
     assert np.allclose(np.nanstd(standardised, axis=0), 1, atol=1e-5)
+
+
+def test_the_normalisation_is_that_of_the_clips_given(songs, small_dataset):
+    mean, std = mel_statistics(songs, AudioBank(small_dataset), clips=len(songs))
+    clips = [AudioBank(small_dataset).read(int(previews[0])) for previews in songs.clips]
+    mel = LogMel(mean, std)(torch.from_numpy(np.stack(clips))).flatten(0, 1)
+    assert mel.mean(0).abs().max() < 1e-3
+    moving = np.array(std) > 0.5
+    assert moving.sum() > 100
+    assert torch.allclose(mel.std(0)[torch.from_numpy(moving)], torch.tensor(0.5), atol=1e-3)
 
 
 def test_a_region_with_one_song_is_refused_by_name(songs):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTForAudioClassification, ASTModel
 
 from mp3model.files import InputError
-from mp3model.model.encoder import AST, grid_of, resample_positions, timm_names
+from mp3model.model.encoder import AST, grid_of, resample_positions, sine_positions, timm_names
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -160,6 +160,18 @@ def test_patch_drop_leaves_out_its_share_in_training_alone():
 def test_positions_of_the_same_grid_stay_as_they_are():
     positions = torch.randn(1, 2 + 12, 8)
     assert resample_positions(positions, (3, 4), (3, 4)) is positions
+
+
+@pytest.mark.parametrize(("grid", "width"), [((8, 10), 12), ((1, 30), 16), ((3, 4), 10)])
+def test_positions_start_as_rotations_by_distance(grid, width):
+    positions = sine_positions(grid, width)[0].view(*grid, width)
+    assert positions.shape == (*grid, width)
+    assert torch.unique(positions.flatten(0, 1), dim=0).shape[0] == grid[0] * grid[1]
+    likeness = positions[0] @ positions[0].T
+    for distance in range(1, grid[1]):
+        same = likeness.diagonal(distance)
+        assert torch.allclose(same, same[0].expand_as(same), atol=1e-5)
+        assert same[0] < likeness[0, 0]
 
 
 def test_cut_positions_are_the_middle_ones_and_prefix_positions_stay():

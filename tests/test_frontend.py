@@ -95,6 +95,17 @@ def test_mean_and_std_are_applied_as_the_paper_does():
     assert torch.allclose(LogMel(mean=-3.0, std=2.0)(clip), (raw + 3.0) / 4.0, atol=1e-6)
 
 
+def test_a_mean_and_a_std_for_each_band_are_applied_band_by_band():
+    clip = torch.randn(1, 4_000, generator=torch.Generator().manual_seed(2))
+    raw = LogMel(mean=0.0, std=0.5)(clip)
+    means, stds = torch.linspace(-5, 1, 128), torch.linspace(0.5, 3, 128)
+    assert torch.allclose(LogMel(means.tolist(), stds.tolist())(clip), (raw - means) / (2 * stds), atol=1e-5)
+    with pytest.raises(ValueError, match="127 values"):
+        LogMel(mean=[0.0] * 127)
+    with pytest.raises(ValueError, match=r"-1\.0"):
+        LogMel(std=-1.0)
+
+
 def test_padding_and_cutting_agree_with_the_feature_extractor_of_transformers():
     from transformers import ASTFeatureExtractor
 
@@ -121,7 +132,7 @@ def test_buffers_survive_a_state_dict_round_trip():
         buffer.zero_()
     second.load_state_dict(first.state_dict())
     clip = torch.randn(1, 8_000, generator=torch.Generator().manual_seed(3))
-    assert set(dict(first.named_buffers())) == {"window", "filters"}
+    assert set(dict(first.named_buffers())) == {"window", "filters", "mean", "std"}
     assert torch.equal(first(clip), second(clip))
 
 

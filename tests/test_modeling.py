@@ -102,9 +102,18 @@ def test_weights_and_buffers_are_equal_after_save_and_load(tmp_path):
     loaded = MP2Model.from_pretrained(tmp_path)
     expected, got = model.state_dict(), loaded.state_dict()
     assert set(expected) == set(got)
-    assert {"frontend.window", "frontend.filters"} <= set(got)
+    assert {"frontend.window", "frontend.filters", "frontend.mean", "frontend.std"} <= set(got)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert loaded.config.to_diff_dict() == model.config.to_diff_dict()
+
+
+def test_a_normalisation_for_each_band_survives_save_and_load(tmp_path):
+    model = small_model(mel_mean=[-4.0 + band / 100 for band in range(128)], mel_std=[2.5] * 128)
+    model.save_pretrained(tmp_path)
+    loaded = MP2Model.from_pretrained(tmp_path)
+    assert loaded.config.mel_mean == model.config.mel_mean
+    with torch.inference_mode():
+        assert torch.equal(loaded.frontend(waveforms()), model.frontend(waveforms()))
 
 
 def test_the_auto_classes_of_transformers_know_the_model(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +50,8 @@ class LogMel(nn.Module):
     the logarithm of a small power is where half precision would show.
 
     Args:
-        mean: Mean of the log-mel values over a corpus.
-        std: Their standard deviation; values are divided by twice this, as AST does.
+        mean: Mean of the log-mel values over a corpus, or one a band.
+        std: Their standard deviation, or one a band; values are divided by twice this, as AST does.
         num_mel_bins: Mel bands.
         frames: If given, every spectrogram is cut to, or padded on the right to, this many frames; padding is a raw
             log-mel of 0 before normalisation, as transformers' `ASTFeatureExtractor` pads.
@@ -58,21 +59,30 @@ class LogMel(nn.Module):
 
     window: Tensor
     filters: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
-        mean: float = AUDIOSET_MEAN,
-        std: float = AUDIOSET_STD,
+        mean: float | Sequence[float] = AUDIOSET_MEAN,
+        std: float | Sequence[float] = AUDIOSET_STD,
         num_mel_bins: int = 128,
         frames: int | None = None,
     ) -> None:
         super().__init__()
-        if not std > 0:
-            raise ValueError(f"std is {std}; it must be positive")
-        self.mean, self.std, self.frames = float(mean), float(std), frames
+        self.frames = frames
         # Persistent: from_pretrained leaves non-persistent buffers uninitialised.
         self.register_buffer("window", torch.hann_window(FRAME_LENGTH, periodic=False))
         self.register_buffer("filters", mel_filters(num_mel_bins))
+        for name, value in (("mean", mean), ("std", std)):
+            values = [float(number) for number in value] if isinstance(value, Sequence) else [float(value)]
+            if len(values) not in (1, num_mel_bins):
+                raise ValueError(
+                    f"{name} has {len(values)} values; one is needed, or one for each of {num_mel_bins} bands"
+                )
+            if name == "std" and not min(values) > 0:
+                raise ValueError(f"std is {min(values)}; it must be positive")
+            self.register_buffer(name, torch.tensor(values))
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) in [-1, 1], or int16 → (batch, frames, mels).

@@ -58,6 +58,27 @@ def resample_positions(
     )
 
 
+def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """Where learned positions start: (1, patches, width), sines and cosines of each patch's place (amplitude 0.3).
+
+    Half of the channels speak of time and half of frequency, as in MAE (He et al. 2022); all of time if the patches
+    span every band. Places at one distance are then a rotation apart, so that a head can look a beat back from its
+    first step instead of learning what "a beat back" is from every place alone.
+    """
+    axes = []
+    for extent, channels in (
+        ((grid[0], width // 2), (grid[1], width - width // 2)) if grid[0] > 1 else ((grid[1], width),)
+    ):
+        pairs = (channels + 1) // 2
+        angles = torch.arange(extent)[:, None] * 10_000.0 ** (-torch.arange(pairs) / pairs)
+        axes.append(torch.cat([angles.sin(), angles.cos()], dim=1)[:, :channels])
+    if grid[0] == 1:
+        return 0.3 * axes[0][None]
+    rows, columns = axes
+    both = [rows[:, None].expand(-1, grid[1], -1), columns[None].expand(grid[0], -1, -1)]
+    return 0.3 * torch.cat(both, dim=2).flatten(0, 1)[None]
+
+
 class PatchEmbed(nn.Module):
     """Cuts a spectrogram into overlapping patches and projects each linearly."""
 
@@ -210,6 +231,8 @@ class AST(nn.Module):
         for parameter in (self.cls_token, self.dist_token, self.pos_embed, self.region_tokens):
             if parameter is not None:
                 trunc_normal_(parameter, std=0.02)
+        with torch.no_grad():
+            self.pos_embed[:, PREFIX_TOKENS:] += sine_positions(self.grid, self.pos_embed.shape[2])
 
     def forward(self, mel: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, frames, mels) → tokens (batch, 2 + patches, width) and states (batch, regions, width).

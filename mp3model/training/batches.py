@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from mp3model.audio.augment import Draw, TimbreAugment, draw_numbers, generator, scaled_draw
 from mp3model.audio.bank import AudioBank
+from mp3model.audio.frontend import FRAME_LENGTH, LogMel
 from mp3model.files import InputError
 from mp3model.tables.curves import log_streams
 
@@ -141,6 +142,35 @@ def target_statistics(songs: Songs) -> Statistics:
                 )
             statistics[name][region] = [float(values.mean()), float(values.std())]
     return statistics
+
+
+def mel_statistics(
+    songs: Songs, bank: AudioBank, num_mel_bins: int = 128, clips: int = 256
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each log-mel band over a sample of the songs: those of the training split.
+
+    A band that hardly moves (the lowest hold no bin of the spectrum) is divided by at least 0.5, lest it be blown up.
+
+    Args:
+        songs: Of the training split.
+        bank: Its audio.
+        num_mel_bins: Bands.
+        clips: How many previews to look at, evenly among the songs.
+    """
+    frontend = LogMel(mean=0.0, std=0.5, num_mel_bins=num_mel_bins)
+    first, second, count = torch.zeros(num_mel_bins).double(), torch.zeros(num_mel_bins).double(), 0
+    for row in np.unique(np.linspace(0, len(songs) - 1, min(clips, len(songs))).astype(int)):
+        waveform = bank.read(int(songs.clips[row][0]))
+        if len(waveform) < FRAME_LENGTH:
+            continue
+        with torch.inference_mode():
+            mel = frontend(torch.from_numpy(np.array(waveform))[None])[0].double()
+        first, second, count = first + mel.sum(0), second + mel.square().sum(0), count + len(mel)
+    if not count:
+        raise InputError("every clip of the training songs is shorter than 25 ms: there is no sound to learn from")
+    mean = first / count
+    deviation = (second / count - mean.square()).clamp(min=0).sqrt().clamp(min=0.5)
+    return mean.float().tolist(), deviation.float().tolist()
 
 
 @dataclass
