@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from data_prep.market_truth import (
     DEBUT_WITHIN,
+    FAME,
+    FAME_REGION,
     HORIZON,
     WEEKS,
     Market,
     Unheard,
-    Week,
     draw_unheard,
     lasting_appeal,
     random_for,
@@ -21,6 +23,11 @@ from data_prep.market_truth import (
     week_end,
 )
 
+QUANTILES = np.arange(1, 10) / 10
+QUANTILE_NAMES = [f"{quantile:.1f}" for quantile in QUANTILES]
+TARGETS = ("total", "debut_rank", "length")
+MIN_RUNS = 8
+_ABSENT = -1.0
 RUNS_AT_ONCE = 32  # a block of re-runs shares its arrays; the block's number keys its random draws
 
 
@@ -83,26 +90,193 @@ def _kept(market: Market, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     late |= 7 * (first - earliest) > DEBUT_WITHIN
     # Week 0 opens the gap-free run; a debut counts from 15 days after it, which are three weeks.
     around = whole(first - 1, first + HORIZON) & (first >= 3)
-    start = np.full((len(market.regions), len(market.songs)), WEEKS)
-    np.minimum.at(start.T, market.song_of, market.launch.T)
+    start = _first_launch(market)
     absent = (first == NEVER) & whole(start, start + HORIZON)
     return (first != NEVER) & around & ~late, absent
 
 
-def rerun(market: Market, variant: str, block: int, seed: int, fame: tuple | None = None) -> tuple[Outcomes, Unheard]:
-    """One block of re-runs; its numbers depend on the market's seed, `variant`, `block` and `seed` alone.
+@dataclass(frozen=True)
+class Fame:
+    """What is known of the fame that each song has in each region: normal, arrays (regions, songs) in log10 streams."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def rerun(market: Market, inputs: str, block: int, fame: Fame | None = None) -> tuple[Outcomes, np.ndarray]:
+    """RUNS_AT_ONCE re-runs; their numbers depend on the market, `inputs` and `block` alone.
 
     Args:
-        fame: mean (songs, 1 + regions) and covariance root (songs, 1 + regions, 1 + regions) of what the history of
-            each song's artist says about (fame, fame in each region); None draws it from the law of the market.
+        fame: what the artists' histories say; None draws fame from the law of the market.
+
+    Returns:
+        the outcomes and (runs, regions, artists) the fame drawn from the law.
     """
-    random = random_for(market.seed, "oracle", variant, seed, block)
+    random = random_for(market.seed, "oracle", inputs, block)
     unheard = draw_unheard(market, RUNS_AT_ONCE, random)
     known = None
     if fame is not None:
-        mean, root = fame
-        noise = random.standard_normal((RUNS_AT_ONCE, *mean.shape), dtype=np.float32)
-        draw = mean + np.einsum("sij,rsj->rsi", root, noise)
-        known = np.swapaxes(draw[..., :1] + draw[..., 1:], 1, 2)
-    appeal = lasting_appeal(market, unheard, known)
-    return outcomes(market, unheard, random, appeal), unheard
+        shared = FAME**2 / (FAME**2 + FAME_REGION**2)
+        shape = (RUNS_AT_ONCE, 1, len(market.songs))
+        noise = np.sqrt(shared) * random.standard_normal(shape)
+        noise = noise + np.sqrt(1 - shared) * random.standard_normal((RUNS_AT_ONCE, *fame.mean.shape))
+        known = fame.mean + fame.deviation * noise
+    result = outcomes(market, unheard, random, lasting_appeal(market, unheard, known))
+    return result, unheard.fame[:, None] + unheard.fame_region
+
+
+class Oracle:
+    """Collects re-runs and turns them into predictive distributions.
+
+    `audio` knows a song's attributes, its region, its release and the calendar. `audio+history` also knows how the
+    earlier songs of the artist fared, as far as their horizons had ended by the cut-off of the song (the week before
+    its debut in the region). Neither knows the song's own fate in another region. All is given that the song charts.
+    """
+
+    def __init__(self, market: Market) -> None:
+        self.market = market
+        random = random_for(market.seed, "truth")
+        unheard = draw_unheard(market, 1, random)
+        self.truth = outcomes(market, unheard, random, lasting_appeal(market, unheard))
+        self._runs: dict[str, list[Outcomes]] = {}
+        self._fame: list[np.ndarray] = []
+
+    def add(self, inputs: str, result: tuple[Outcomes, np.ndarray]) -> None:
+        self._runs.setdefault(inputs, []).append(result[0])
+        if inputs == "audio":
+            self._fame.append(result[1].astype(np.float32))
+
+    def _collected(self, inputs: str, name: str) -> np.ndarray:
+        return np.concatenate([getattr(run, name) for run in self._runs[inputs]])
+
+    def fame_from_history(self) -> Fame:
+        """Normal posterior of every song's fame given what the charts had shown of its artist by its cut-off.
+
+        An earlier song's outcome enters as a normal score z among its own audio-only re-runs (songs that stayed off the
+        chart share the lowest scores). Under the law of the market z is close to linear in fame, so that the moments of
+        (z, fame), taken from the re-runs, are all that a normal posterior needs.
+        """
+        market, truth = self.market, self.truth
+        artist = market.songs["artist"].to_numpy()
+        runs = self._scores(self._outcome("audio"))
+        fame = np.concatenate(self._fame)[:, :, artist]
+        same, other, twin = _moments(runs, fame)
+        slope_all, slope_region = other / FAME**2, (same - other) / FAME_REGION**2
+        between_all, between_region = slope_all**2 * FAME**2, slope_region**2 * FAME_REGION**2
+
+        score = self._truth_scores()
+        known_from = np.where(truth.charted[0], truth.first[0].astype(int), _first_launch(market)) + HORIZON - 1
+        region, song = np.nonzero(np.isfinite(score))
+        mean = np.zeros(score.shape)
+        variance = np.full(score.shape, FAME**2 + FAME_REGION**2)
+        by_artist = {number: np.flatnonzero(artist[song] == number) for number in np.unique(artist[song])}
+        for here, this in zip(*np.nonzero(truth.charted[0]), strict=True):
+            past = by_artist.get(artist[this], np.empty(0, int))
+            past = past[(known_from[region[past], song[past]] < truth.first[0, here, this]) & (song[past] != this)]
+            if not len(past):
+                continue
+            alike = region[past][:, None] == region[past]
+            one_song = song[past][:, None] == song[past]
+            covariance = between_all + between_region * alike
+            covariance = np.where(one_song, twin, covariance)
+            np.fill_diagonal(covariance, 1.0)
+            with_fame = np.where(region[past] == here, same, other)
+            weights = np.linalg.solve(covariance, with_fame)
+            mean[here, this] = weights @ score[region[past], song[past]]
+            variance[here, this] -= weights @ with_fame
+        return Fame(mean, np.sqrt(np.maximum(variance, 1e-6)))
+
+    def _outcome(self, inputs: str) -> np.ndarray:
+        charted, missed = self._collected(inputs, "charted"), self._collected(inputs, "missed")
+        return _one_number(self._collected(inputs, "total"), charted, missed)
+
+    def _scores(self, outcome: np.ndarray) -> np.ndarray:
+        """Normal scores (runs, regions, songs) of each outcome among the re-runs, unit variance; NaN where unknown."""
+        order = np.argsort(np.argsort(outcome, axis=0), axis=0) + 1.0
+        known = np.isfinite(outcome)
+        absent = outcome == _ABSENT
+        order = np.where(absent, (absent.sum(0) + 1) / 2, order)
+        score = np.where(known, ndtri(np.clip((order - 0.5) / np.maximum(known.sum(0), 1), 0, 1 - 1e-9)), np.nan)
+        return score / self._spread(score, known)
+
+    def _spread(self, score: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Standard deviation over the re-runs; NaN for songs whose fate the audio settles, which tell nothing."""
+        count = known.sum(0)
+        total = np.where(known, score, 0).sum(0) / np.maximum(count, 1)
+        spread = np.sqrt(np.where(known, (score - total) ** 2, 0).sum(0) / np.maximum(count, 1))
+        return np.where((count >= 16) & (spread > 0.3), spread, np.nan)
+
+    def _truth_scores(self) -> np.ndarray:
+        runs, truth = self._outcome("audio"), self.truth
+        actual = _one_number(truth.total, truth.charted, truth.missed)[0]
+        known = np.isfinite(runs)
+        below = np.where(known, runs < actual, False).sum(0) + 0.5 * np.where(known, runs == actual, False).sum(0)
+        score = ndtri((below + 0.5) / (known.sum(0) + 1.0))
+        own = np.argsort(np.argsort(runs, axis=0), axis=0) + 1.0
+        absent = runs == _ABSENT
+        own = np.where(absent, (absent.sum(0) + 1) / 2, own)
+        raw = np.where(known, ndtri(np.clip((own - 0.5) / np.maximum(known.sum(0), 1), 0, 1 - 1e-9)), np.nan)
+        return np.where(np.isfinite(actual), score / self._spread(raw, known), np.nan)
+
+    def table(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predictive distributions.
+
+        Args:
+            rows: `track_id, region` of the debuts to answer.
+
+        Returns:
+            `song_id, region, target, inputs, runs, mean, 0.1 … 0.9`, three targets and every kind of inputs a row;
+            `runs` is in how many re-runs the song charted. Where fewer than MIN_RUNS did, the distribution is that of
+            all songs which charted in the region.
+        """
+        market = self.market
+        song = pd.Series(market.song_of, market.tracks["track_id"]).loc[rows["track_id"]].to_numpy()
+        region = pd.Index(market.regions).get_indexer(pd.Index(rows["region"]))
+        tables = []
+        for inputs in self._runs:
+            charted = self._collected(inputs, "charted")
+            for target in TARGETS:
+                values = np.where(charted, self._collected(inputs, target), np.nan)
+                tables.append(self._answers(values, song, region).assign(target=target, inputs=inputs))
+        columns = ["song_id", "region", "target", "inputs", "runs", "mean", *QUANTILE_NAMES]
+        return pd.concat(tables, ignore_index=True)[columns]
+
+    def _answers(self, values: np.ndarray, song: np.ndarray, region: np.ndarray) -> pd.DataFrame:
+        mine = values[:, region, song]
+        runs = np.isfinite(mine).sum(0)
+        for row in np.flatnonzero(runs < MIN_RUNS):
+            everyone = values[:, region[row]]
+            everyone = np.sort(everyone[np.isfinite(everyone)])
+            mine[:, row] = everyone[np.linspace(0, len(everyone) - 1, len(mine)).astype(int)]
+        answers = {
+            "song_id": self.market.songs["song_id"].to_numpy()[song],
+            "region": np.array(self.market.regions, dtype=object)[region],
+            "runs": runs,
+            "mean": np.nanmean(mine, 0),
+        }
+        quantiles = np.nanquantile(mine, QUANTILES, axis=0)
+        return pd.DataFrame(answers | dict(zip(QUANTILE_NAMES, quantiles, strict=True)))
+
+
+def _one_number(total: np.ndarray, charted: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Outcome of a song as one number: its total, less than any if it missed the chart, NaN if it does not count."""
+    return np.where(charted, total, np.where(missed, _ABSENT, np.nan))
+
+
+def _first_launch(market: Market) -> np.ndarray:
+    launch = np.full((len(market.regions), len(market.songs)), WEEKS)
+    for row in range(len(market.regions)):
+        np.minimum.at(launch[row], market.song_of, market.launch[row])
+    return launch
+
+
+def _moments(score: np.ndarray, fame: np.ndarray) -> tuple[float, float, float]:
+    """Mean products of a score with fame in its own region, in another, and with the same song's score in another."""
+    regions = score.shape[1]
+    pairs = [(one, two) for one in range(regions) for two in range(regions) if one != two]
+    same = float(np.nanmean(score * fame))
+    if not pairs:
+        return same, same * FAME**2 / (FAME**2 + FAME_REGION**2), 0.0
+    other = np.mean([np.nanmean(score[:, one] * fame[:, two]) for one, two in pairs])
+    twin = np.mean([np.nanmean(score[:, one] * score[:, two]) for one, two in pairs])
+    return same, float(other), float(twin)

@@ -6,7 +6,7 @@ The law of the market, in log10 streams of track i of song s in region r, `age` 
   + audible_rs + summer_r(week)·warmth_s + Christmas(week)     what a listener of the audio and a calendar can know
   + fame_a + fame_ra + song_s + song_rs                        what nobody can hear
   + burst·fade^age + stay·hold^age                             the curve's shape (also unheard)
-  + luck                                                       heavy-tailed, and fed by the position on last week's chart
+  + luck                                                       heavy-tailed, fed by the position on last week's chart
 
 The last term is the cumulative advantage of Salganik, Dodds and Watts (Science 311, 2006): a position on the chart
 multiplies next week's streams, so that equal songs end far apart and a re-run of the market has other winners.
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,18 +30,21 @@ WEEKS = 209  # chart weeks on hand: four years
 TEST_FROM = "2022-02-10"
 HORIZON = 12
 WARM_UP = 52  # weeks simulated before the first chart, so that it opens with a living catalogue
-FIRST_RELEASE, LAST_RELEASE = 3, 192  # weeks of releases; the last leave room for three weeks of lag and the horizon
+# Weeks in which songs with a recording come out. Songs before and after them keep the charts full, but none of those
+# can have a debut that counts: too early, or with its horizon cut off.
+FIRST_RELEASE, LAST_RELEASE = -2, 197
 LIFE = 60  # weeks after which a song without sleigh bells has left the market for good
+FRIDAY = 0.75  # chance that a song comes out on the first day of a chart week
 DEBUT_WITHIN = 28  # days after release, or after the first chart elsewhere, that a debut may come
 
 # log10 of the weekly streams of a song of average appeal, and log10 growth a year (real floors: 9-12 % a year).
-SIZES = {"US": (6.1, 0.040), "GB": (5.4, 0.035), "BR": (5.6, 0.055), "JP": (4.5, 0.045)}
+SIZES = {"US": (4.7, 0.040), "GB": (4.0, 0.035), "BR": (4.2, 0.055), "JP": (3.1, 0.045)}
 # How strongly each region feels an attribute, before scaling by SHARES; a negative number turns the taste around.
 TASTES = {
-    "US": {"tempo": 112, "mode": 1.0, "contrast": 1.0, "brightness": 1.0, "percussion": 1.0, "vocals": 1.0},
-    "GB": {"tempo": 122, "mode": 0.8, "contrast": 1.1, "brightness": 0.9, "percussion": 1.1, "vocals": 1.1},
-    "BR": {"tempo": 104, "mode": 1.2, "contrast": 0.7, "brightness": 0.4, "percussion": 1.4, "vocals": 0.9},
-    "JP": {"tempo": 134, "mode": -0.5, "contrast": 1.1, "brightness": 1.4, "percussion": 0.5, "vocals": -0.4},
+    "US": {"tempo": 126, "mode": 1.0, "contrast": 1.0, "brightness": 1.0, "percussion": 1.0, "vocals": 1.0},
+    "GB": {"tempo": 136, "mode": 0.8, "contrast": 1.1, "brightness": 0.9, "percussion": 1.1, "vocals": 1.1},
+    "BR": {"tempo": 120, "mode": 1.2, "contrast": 0.8, "brightness": -0.3, "percussion": 1.3, "vocals": 0.9},
+    "JP": {"tempo": 146, "mode": -0.4, "contrast": 1.1, "brightness": 1.2, "percussion": 0.8, "vocals": 0.7},
 }
 # Order of RHYTHMS: four-on-the-floor, backbeat, syncopated, half-time, triplet swing.
 RHYTHM_TASTES = {
@@ -51,21 +55,33 @@ RHYTHM_TASTES = {
 }
 # Share of each attribute in the variance of audible appeal. A clip's mean spectrum does not show the first four.
 SHARES = {
-    "tempo": 0.22, "mode": 0.14, "rhythm": 0.18, "contrast": 0.10,
-    "brightness": 0.12, "percussion": 0.12, "vocals": 0.12,
+    "tempo": 0.30, "mode": 0.26, "rhythm": 0.05, "contrast": 0.05,
+    "brightness": 0.08, "percussion": 0.10, "vocals": 0.16,
 }  # fmt: skip
 HIDDEN_FROM_MEAN = ("tempo", "mode", "rhythm", "contrast")
-TEMPO_BAND = 0.38  # octaves: standard deviation of a region's preference around its tempo
+TEMPO_BAND = 0.42  # octaves: standard deviation of a region's preference around its tempo
 
 # Standard deviations in log10 streams.
-AUDIBLE = 0.42
-FAME, FAME_REGION = 0.19, 0.12
-SONG, SONG_REGION = 0.22, 0.16
-SUMMER = 0.05
-CHRISTMAS_PEAK, CHRISTMAS_OFF = 1.5, -0.7
-LUCK_START, LUCK_WEEK, LUCK_HOLD = 0.06, 0.045, 0.90
-JUMP_RATE, JUMP_SIZE = 0.006, 0.30
-ADVANTAGE = 0.035  # log10 a week for the top of the chart, falling to 0 at its end
+AUDIBLE = 0.375
+FAME, FAME_REGION = 0.165, 0.095
+SONG, SONG_REGION = 0.225, 0.09
+LUCK_START, LUCK_WEEK = 0.055, 0.035
+BURST_REGION = 0.05
+# Log10: the swing of the seasons for one unit of warmth, sleigh bells at Christmas and otherwise.
+SUMMER = 0.04
+CHRISTMAS_PEAK, CHRISTMAS_OFF = 1.3, -0.6
+LUCK_HOLD = 0.90  # what is left of a week's luck a week later
+JUMP_RATE, JUMP_SIZE = 0.004, 0.25  # chance a week, and mean log10, of sudden luck
+ADVANTAGE = 0.03  # log10 a week for the top of the chart, falling to 0 at its end
+# Curve shapes: chance, then ranges of the burst at launch (log10), what is left of it a week later, and what is left
+# a week later of the stay (log10 above nothing).
+KINDS = {
+    "decay": (0.48, (0.3, 0.6), (0.03, 0.15), (0.75, 0.95)),
+    "growth": (0.45, (-0.6, -0.07), (0.80, 0.94), (0.96, 0.995)),
+    "bloom": (0.07, (-0.08, 0.08), (0.4, 0.6), (0.97, 0.98)),
+}
+STAY = (1.57, 1.83)
+BLOOM_AGE, BLOOM_SIZE = (2, 20), (0.34, 1.0)  # weeks, log10
 
 
 def random_for(seed: int, *keys: int | str) -> np.random.Generator:
@@ -92,7 +108,7 @@ class Market:
     first_fraction: np.ndarray  # (tracks,) share of the launch week that the track was out
     on_hand: np.ndarray  # (regions, weeks) which charts are on hand
     chart_size: int
-    perennial: int = field(default=0)  # how many tracks at the front never leave the market
+    perennial: int  # how many tracks at the front never leave the market
 
     @property
     def song_of(self) -> np.ndarray:
@@ -108,7 +124,8 @@ def week_of(days: np.ndarray) -> np.ndarray:
     return -((FIRST_WEEK_END - days).astype(int) // 7)
 
 
-def week_end(weeks: np.ndarray) -> np.ndarray:
+def week_end(weeks: Any) -> Any:
+    """Last day (datetime64[D]) of each chart week."""
     return FIRST_WEEK_END + 7 * np.asarray(weeks).astype("timedelta64[D]")
 
 
@@ -118,7 +135,7 @@ def taste_of(region: str) -> tuple[dict[str, float], np.ndarray]:
         return TASTES[region], np.array(RHYTHM_TASTES[region])
     random = random_for(0, "taste", region)
     taste = {name: 0.8 + 0.5 * random.standard_normal() for name in TASTES["US"]}
-    taste["tempo"] = float(random.uniform(100, 136))
+    taste["tempo"] = float(random.uniform(116, 150))
     rhythm = np.mean(list(RHYTHM_TASTES.values()), 0) + 0.5 * random.standard_normal(len(RHYTHMS))
     return taste, rhythm
 
@@ -133,7 +150,7 @@ def size_of(region: str) -> tuple[float, float]:
 def audible_parts(songs: pd.DataFrame, region: str) -> dict[str, np.ndarray]:
     """log10 appeal in a region by attribute, each centred and scaled by the law the attributes are drawn from."""
     taste, rhythm = taste_of(region)
-    grid = np.linspace(*np.log2(TEMPO_RANGE), 400)
+    grid = np.linspace(np.log2(TEMPO_RANGE[0]), np.log2(TEMPO_RANGE[1]), 400)
 
     def band(log_tempo: np.ndarray) -> np.ndarray:
         return np.exp(-0.5 * ((log_tempo - np.log2(taste["tempo"])) / TEMPO_BAND) ** 2)
@@ -175,40 +192,46 @@ def season(weeks: np.ndarray) -> np.ndarray:
 
 
 def chart_size_for(songs: int) -> int:
-    return int(np.clip(round(songs / 26), 5, 200))
+    return int(np.clip(round(songs / 32), 5, 200))
 
 
 def draw_market(songs: int, seed: int, regions: Sequence[str] = DEFAULT_REGIONS) -> Market:
     """Draws what is fixed: songs, attributes, artists, versions, release plans, missing charts.
 
     Args:
-        songs: how many songs with audio; about a fifth as many again are older and have left no recording.
+        songs: how many songs with audio; about a third as many again, older and later ones, have none.
         seed: of everything.
         regions: ISO 3166 codes; any will do.
     """
-    old = round(songs * (FIRST_RELEASE + 45) / (LAST_RELEASE - FIRST_RELEASE + 1))
-    count = songs + old
+    rate = songs / (LAST_RELEASE - FIRST_RELEASE + 1)
+    before, after = round(rate * 48), round(rate * (WEEKS - 1 - LAST_RELEASE))
+    count = songs + before + after
     random = random_for(seed, "songs")
-    table = draw_attributes(count, random_for(seed, "attributes"))
-    table["catalogue"] = np.arange(count) >= songs
-    table.insert(0, "song_id", [f"song-{number:05d}" for number in range(count)])
     artists = max(songs // 5, 1)
-    weight = 1 / (np.arange(artists) + 3.0) ** 0.8
-    table["artist"] = random.choice(artists, count, p=weight / weight.sum())
-    week = np.where(
-        table["catalogue"],
-        random.integers(FIRST_RELEASE - 48, FIRST_RELEASE, count),
-        np.sort(random.integers(FIRST_RELEASE, LAST_RELEASE + 1, count)),
+    weight = (np.arange(artists) + 10.0) ** -0.7
+    artist = random.choice(artists, count, p=weight / weight.sum())
+    table = draw_attributes(artist, random_for(seed, "attributes"))
+    table["recorded"] = np.arange(count) < songs
+    table.insert(0, "song_id", [f"song-{number:05d}" for number in range(count)])
+    table["artist"] = artist
+    # Evenly spread but for a jitter: with independent dates the floor would wander with the supply.
+    spans = [(FIRST_RELEASE, LAST_RELEASE + 1, songs), (FIRST_RELEASE - 48, FIRST_RELEASE, before)]
+    spans.append((LAST_RELEASE + 1, WEEKS, after))
+    week = np.concatenate(
+        [
+            first + ((np.arange(n) + random.random(n)) * (end - first) // max(n, 1)).astype(int)
+            for first, end, n in spans
+        ]
     )
     # Songs with sleigh bells come out from mid-October to mid-December.
     days = week_end(week)
     year = days.astype("datetime64[Y]")
     autumn = year.astype("datetime64[D]") + np.timedelta64(288, "D") + random.integers(0, 56, count)
-    late = week_of(autumn) > LAST_RELEASE
-    autumn = np.where(late, (year - 1).astype("datetime64[D]") + (autumn - year.astype("datetime64[D]")), autumn)
+    autumn = np.where((week_of(autumn) > LAST_RELEASE) & table["recorded"], autumn - 364, autumn)
+    autumn = np.where((week_of(autumn) < FIRST_RELEASE) & table["recorded"], autumn + 364, autumn)
     week = np.where(table["sleigh"] == 1, week_of(autumn), week)
     # A chart week runs from Friday to Thursday: most songs come out on its first day, some later in it.
-    weekday = np.where(random.random(count) < 0.72, 0, random.integers(1, 7, count))
+    weekday = np.where(random.random(count) < FRIDAY, 0, random.integers(1, 7, count))
     release = week_end(week) - 6 + weekday
     tracks = _versions(table, release, random_for(seed, "versions"))
     christmas_song = table["sleigh"].to_numpy()[tracks["song"]] == 1
@@ -254,7 +277,7 @@ _VERSION_DELAY = {"live": (60, 300), "instrumental": (14, 120), "sped up": (14, 
 def _versions(songs: pd.DataFrame, release: np.ndarray, random: np.random.Generator) -> pd.DataFrame:
     """One row for every song, and a second one for the 15 % that come out again."""
     main = pd.DataFrame({"song": np.arange(len(songs)), "version": "", "release_day": release, "share": 0.0})
-    second = main[(random.random(len(songs)) < 0.15) & ~songs["catalogue"].to_numpy()].copy()
+    second = main[(random.random(len(songs)) < 0.15) & songs["recorded"].to_numpy()].copy()
     second["version"] = random.choice(VERSIONS, len(second))
     low, high = np.array([_VERSION_DELAY[kind] for kind in second["version"]]).reshape(-1, 2).T
     second["release_day"] += (random.integers(low, high) // 7 * 7).astype("timedelta64[D]")
@@ -282,34 +305,41 @@ class Unheard:
 
 
 def draw_unheard(market: Market, runs: int, random: np.random.Generator) -> Unheard:
+    """Draws all that nobody can hear, `runs` times."""
     regions, tracks, songs = len(market.regions), len(market.tracks), len(market.songs)
-    normal = lambda *shape: random.standard_normal(shape, dtype=np.float32)  # noqa: E731
-    fame = FAME * normal(runs, market.artists)
-    fame_region = FAME_REGION * normal(runs, regions, market.artists)
-    # Student's t with 4 degrees of freedom: standard deviation sqrt(2).
-    heavy = lambda *shape: random.standard_t(4, shape).astype(np.float32) / np.sqrt(np.float32(2))  # noqa: E731
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape, dtype=np.float32)
+
+    def heavy(*shape: int) -> np.ndarray:
+        """Student's t with 4 degrees of freedom at unit variance."""
+        return (random.standard_t(4, shape) / np.sqrt(2)).astype(np.float32)
+
+    fame, fame_region = FAME * normal(runs, market.artists), FAME_REGION * normal(runs, regions, market.artists)
     per_song = SONG * normal(runs, 1, songs) + SONG_REGION * heavy(runs, regions, songs)
-    kind = random.choice(3, (runs, 1, songs), p=[0.62, 0.28, 0.10])[:, :, market.song_of]
     shape = (runs, 1, tracks)
-    burst = np.choose(kind, [random.uniform(0.05, 0.6, shape), random.uniform(-1.0, -0.2, shape), 0.1])
-    bloom_age = np.where(kind == 2, random.integers(2, 20, shape), -1)
-    christmas_song = market.songs["sleigh"].to_numpy()[market.song_of] == 1
-    hold = np.choose(kind, [random.uniform(0.93, 0.985, shape), random.uniform(0.97, 0.99, shape), 0.975])
+    chances, *ranges = zip(*KINDS.values(), strict=True)
+    kind = random.choice(len(KINDS), (runs, 1, songs), p=chances)[..., market.song_of]
+
+    def between(limits: Sequence[tuple[float, float]]) -> np.ndarray:
+        low, high = np.array(limits)[kind].transpose(3, 0, 1, 2)
+        return (low + (high - low) * random.random(shape)).astype(np.float32)
+
+    burst, fade, hold = map(between, ranges)
+    blooms = kind == list(KINDS).index("bloom")
+    bells = market.songs["sleigh"].to_numpy()[market.song_of] == 1
+    share = market.tracks["share"].to_numpy(np.float32)
     return Unheard(
         fame=fame,
         fame_region=fame_region,
-        base=per_song[:, :, market.song_of]
-        + LUCK_START * heavy(runs, regions, tracks)
-        + market.tracks["share"].to_numpy(np.float32),
-        burst=(burst + 0.08 * normal(runs, regions, tracks)).astype(np.float32),
-        fade=np.choose(kind, [random.uniform(0.3, 0.7, shape), random.uniform(0.7, 0.88, shape), 0.5]).astype(
-            np.float32
-        ),
+        base=per_song[:, :, market.song_of] + LUCK_START * heavy(runs, regions, tracks) + share,
+        burst=burst + BURST_REGION * normal(runs, regions, tracks),
+        fade=fade,
         # A Christmas song comes back year after year; all others sink for good.
-        stay=np.where(christmas_song, 0.3, random.uniform(1.6, 2.4, shape)).astype(np.float32),
-        hold=hold.astype(np.float32),
-        bloom_age=bloom_age.astype(np.int16),
-        bloom=random.uniform(0.4, 1.2, shape).astype(np.float32),
+        stay=np.where(bells, 0.3, random.uniform(*STAY, shape)).astype(np.float32),
+        hold=hold,
+        bloom_age=np.where(blooms, random.integers(*BLOOM_AGE, shape), -1).astype(np.int16),
+        bloom=random.uniform(*BLOOM_SIZE, shape).astype(np.float32),
     )
 
 
@@ -324,9 +354,7 @@ class Week:
     charted: np.ndarray  # (runs, regions, chart size) False where fewer tracks are alive than the chart has places
 
 
-def simulate(
-    market: Market, unheard: Unheard, random: np.random.Generator, appeal: np.ndarray
-) -> Iterator[Week]:
+def simulate(market: Market, unheard: Unheard, random: np.random.Generator, appeal: np.ndarray) -> Iterator[Week]:
     """Runs the market week by week from WARM_UP weeks before the first chart.
 
     Args:
@@ -341,13 +369,12 @@ def simulate(
     )
     scale, holiday = scale + season(weeks), christmas(weeks).astype(np.float32)
     released = week_of(market.tracks["release_day"].to_numpy().astype("datetime64[D]"))
+    first_fade = unheard.fade ** market.first_fraction.astype(np.float32)
     burst, stay, luck = unheard.burst.copy(), unheard.stay.copy(), np.zeros_like(appeal)
     places = np.arange(market.chart_size)
     bonus = (ADVANTAGE * (1 - np.log1p(places) / np.log1p(market.chart_size))).astype(np.float32)
     for step, week in enumerate(weeks):
-        low, high = market.perennial + np.searchsorted(
-            released[market.perennial :], [week - LIFE, week + 1]
-        )
+        low, high = market.perennial + np.searchsorted(released[market.perennial :], [week - LIFE, week + 1])
         columns = np.r_[0 : market.perennial, low:high]
         blocks = [slice(0, market.perennial), slice(low, high)]
         age = week - market.launch[:, columns]
@@ -370,10 +397,12 @@ def simulate(
         start = 0
         for b in blocks:
             stop = start + b.stop - b.start
-            out = age[:, start:stop] >= 0
+            now = age[:, start:stop]
             luck[..., b] = LUCK_HOLD * luck[..., b] + gain[..., start:stop]
-            burst[..., b] *= np.where(out, unheard.fade[..., b], 1)
-            breaks = unheard.bloom_age[..., b] == age[:, start:stop]
+            # A burst fades by the day: after one day in the launch week most of it is still to come.
+            fade = np.where(now == 0, first_fade[..., b], unheard.fade[..., b])
+            burst[..., b] *= np.where(now >= 0, fade, 1)
+            breaks = unheard.bloom_age[..., b] == now
             burst[..., b] += breaks * unheard.bloom[..., b]
             # `stay` is shared by the regions: it sinks from the release on, which lag delays by three weeks at most.
             stay[..., b] *= np.where(released[b] <= week, unheard.hold[..., b], 1)
@@ -386,11 +415,54 @@ def _warmth(songs: pd.DataFrame) -> np.ndarray:
     return 0.7 * tempo + 0.7 * (2 * songs["mode"].to_numpy() - 1)
 
 
-def lasting_appeal(
-    market: Market, unheard: Unheard, fame: np.ndarray | None = None
-) -> np.ndarray:
+def lasting_appeal(market: Market, unheard: Unheard, fame: np.ndarray | None = None) -> np.ndarray:
     """(runs, regions, tracks) of all that lasts; `fame` (runs, regions, songs) replaces the one drawn."""
     if fame is None:
         artist = market.songs["artist"].to_numpy()
         fame = unheard.fame[:, None, artist] + unheard.fame_region[:, :, artist]
     return ((market.audible + fame)[:, :, market.song_of] + unheard.base).astype(np.float32)
+
+
+def truth(market: Market) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The one run that happened.
+
+    Returns:
+        every stream (track_id, region, date, streams; also of tracks that no chart shows), the curves that the charts
+        show (with rank) and the charts on hand (region, date, floor, lowest, size).
+    """
+    random = random_for(market.seed, "truth")
+    unheard = draw_unheard(market, 1, random)
+    track_ids = market.tracks["track_id"].to_numpy()
+    streams_of, shown, charts = [], [], []
+    for week in simulate(market, unheard, random, lasting_appeal(market, unheard)):
+        if week.week < 0:
+            continue
+        date = week_end(week.week).astype("datetime64[s]")
+        for row, region in enumerate(market.regions):
+            streams = np.round(10.0 ** week.streams[0, row].astype(float))
+            out = np.flatnonzero(streams > 0)
+            best = week.top[0, row][week.charted[0, row]]
+            # Rounding may tie neighbours, which keeps their order.
+            streams_of.append(_rows(track_ids[week.columns[out]], region, date, streams[out]))
+            if not market.on_hand[row, week.week]:
+                continue
+            rows = _rows(track_ids[week.columns[best]], region, date, streams[best])
+            shown.append(rows | {"rank": np.arange(1, len(best) + 1, dtype=np.int32)})
+            # The project's floor: ranks 195 to 200, or the lowest of a shorter chart.
+            tail = streams[best][194:200] if len(best) >= 195 else streams[best][-1:]
+            charts.append((region, date, tail.mean(), streams[best][-1], len(best)))
+    curves = _table(shown).astype({"rank": "Int32"})
+    columns = ["region", "date", "floor", "lowest", "size"]
+    return _table(streams_of), curves, pd.DataFrame(charts, columns=columns)
+
+
+def _rows(track_id: np.ndarray, region: str, date: Any, streams: np.ndarray) -> dict[str, np.ndarray]:
+    count = len(track_id)
+    return {
+        "track_id": track_id, "region": np.full(count, region), "date": np.full(count, date), "streams": streams
+    }  # fmt: skip
+
+
+def _table(rows: list[dict[str, np.ndarray]]) -> pd.DataFrame:
+    table = pd.DataFrame({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    return table.sort_values(["track_id", "region", "date"], ignore_index=True)

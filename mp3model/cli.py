@@ -54,7 +54,8 @@ def draw_augmentation(files: Sequence[str], plot: str, start: float, seed: int) 
         from data_prep.synth import draw_attributes, render_previews
 
         random = np.random.default_rng(seed)
-        song = draw_attributes(np.zeros(1, dtype=int), random).iloc[0]
+        attributes = draw_attributes(np.zeros(1, dtype=int), random)
+        song = {str(name): value for name, value in attributes.iloc[0].items()}
         clips = render_previews(song, "", 2, random, np.random.default_rng(seed + 1))
         waveforms = {f"simulated {number + 1}": clip[first : first + length] for number, clip in enumerate(clips)}
     from mp3model.serving.plots import augmentation_picture

@@ -10,6 +10,7 @@ RUN/model, RUN/metrics.jsonl, RUN/report.json, RUN/predicted_against_true.png an
 from __future__ import annotations
 
 import copy
+import shutil
 import sys
 import time
 from contextlib import nullcontext
@@ -56,8 +57,12 @@ class ModelArguments:
     position_mode: str = field(default="sum", metadata={"help": "sum or concat."})
     criterion: str = field(default="both", metadata={"help": "streams, rank or both."})
     frames: int = field(default=1024, metadata={"help": "Frames of 10 ms a clip."})
-    patch_size: list[int] = field(default_factory=lambda: [128, 8], metadata={"help": "Mel bands and frames."})
-    patch_stride: list[int] = field(default_factory=lambda: [128, 8], metadata={"help": "Mel bands and frames."})
+    patch_size: list[int] | None = field(
+        default=None, metadata={"help": "Mel bands and frames of a patch from scratch; none is 128 8, whole frames."}
+    )
+    patch_stride: list[int] | None = field(
+        default=None, metadata={"help": "Mel bands and frames between patches; none is side by side, 10 10 for timm."}
+    )
     dropout: float = field(default=0.0, metadata={"help": "Dropout."})
     drop_path: float = field(default=0.0, metadata={"help": "Stochastic depth of the last block."})
     patch_drop: float = field(default=0.0, metadata={"help": "Share of patches left out at each training step."})
@@ -122,7 +127,7 @@ from mp3model.evaluation.report import closing_table, predicted_against_true, wr
 from mp3model.model.encoder import AST  # noqa: E402
 from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
-from mp3model.tables.curves import popularity_targets  # noqa: E402
+from mp3model.tables.curves import log_streams, popularity_targets  # noqa: E402
 from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
 from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import (  # noqa: E402
@@ -175,11 +180,15 @@ def read_data(folder: Path, accelerator: Accelerator) -> tuple[DatasetFolder, Au
     path = data_arguments.data
     if path is None:
         path = str(folder.parent / f"market-{data_arguments.songs}-{data_arguments.market_seed}")
-        if accelerator.is_main_process and not (Path(path) / "dataset.json").is_file():
+        if accelerator.is_main_process and not Path(path).exists():
             from data_prep.market import make_market
 
             print(f"simulated market: {data_arguments.songs} songs, rendered into {path}", flush=True)
-            make_market(path, songs=data_arguments.songs, seed=data_arguments.market_seed)
+            # Rendered beside its place: a market that was interrupted is never taken for a whole one.
+            part = Path(f"{path}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            make_market(part, songs=data_arguments.songs, seed=data_arguments.market_seed)
+            part.rename(path)
         accelerator.wait_for_everyone()
     dataset = read_dataset(path)
     if dataset.previews is None:
@@ -234,7 +243,12 @@ def config_arguments(regions: list[str]) -> dict[str, object]:
     for name in ("size", "encoder", "encoder_weights"):
         fields.pop(name)
     sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
-    return {**fields, **sizes, "regions": regions}
+    # Patches of whole frames learn from few songs what squares, which must find pitch and time again, do not: see the
+    # log in recipes/README.md. A start from elsewhere brings its own.
+    scratch = model_arguments.encoder == "scratch"
+    patch = model_arguments.patch_size or ([128, 8] if scratch else [16, 16])
+    stride = model_arguments.patch_stride or (patch if scratch else [10, 10])
+    return {**fields, **sizes, "regions": regions, "patch_size": patch, "patch_stride": stride}
 
 
 def start(config: MP3Config) -> MP2Model:
@@ -495,6 +509,27 @@ def cross_validate(
     }
 
 
+def oracle_scores(dataset: DatasetFolder, frames: dict[str, Frames]) -> dict[str, Any]:
+    """A simulated market's own forecasts, scored on the same rows: the best that anyone can do who is given as much.
+
+    `oracle` knows what can be heard, the calendar and the artist's history; `oracle_audio` no history, like MP2.
+    """
+    path = dataset.path / "truth" / "oracle.parquet"
+    if not path.is_file():
+        return {}
+    known = pd.read_parquet(path)
+    scores: dict[str, Any] = {"oracle": {}, "oracle_audio": {}}
+    for name, inputs in (("oracle", "audio+history"), ("oracle_audio", "audio")):
+        for split, targets in frames.items():
+            for target, systems in targets.items():
+                rows = known[(known["target"] == target) & (known["inputs"] == inputs)].set_index(["song_id", "region"])
+                frame = systems["mp2"].drop(columns="score", errors="ignore")
+                median = rows["0.5"].reindex(pd.MultiIndex.from_frame(frame[["song_id", "region"]])).to_numpy()
+                frame = frame.assign(predicted=log_streams(median) if target == "total" else median)
+                scores[name].setdefault(split, {})[target] = score_scalar(frame, target, seed=train_arguments.seed)
+    return scores
+
+
 def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Adds what is ranked across folds: the prediction less the mean of the training rows of its region.
 
@@ -522,6 +557,7 @@ def close(dataset: DatasetFolder, frames: dict[str, Frames], folder: Path, folds
                         for metric in ("spearman", "mae")
                     }
                     report["differences"].setdefault(split, {}).setdefault(target, {})[name] = differences
+    report |= oracle_scores(dataset, frames)
     report |= {"data": str(dataset.path), "songs": songs, "folds": folds}
     notes = []
     if folds:

@@ -183,3 +183,15 @@ def test_help_is_quick_and_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "--patch_drop" in done.stdout, done.stderr
+
+
+def test_a_simulated_market_is_scored_beside_its_oracle(tmp_path):
+    words = ["--songs", "60", "--output_dir", str(tmp_path / "runs" / "r"), *QUICK, "--epochs", "1", "--folds", "3"]
+    first = run(*words)
+    assert "simulated market: 60 songs" in first.stdout
+    assert (tmp_path / "runs" / "market-60-0" / "dataset.json").is_file()
+    report = json.loads((tmp_path / "runs" / "r" / "report.json").read_text())
+    assert report["oracle"]["test"]["total"]["spearman"] > 0.3
+    assert report["oracle_audio"]["test"]["total"]["n_rows"] == report["test"]["total"]["n_rows"]
+    again = run(*words[:2], "--output_dir", str(tmp_path / "runs" / "s"), *words[4:])
+    assert "rendered into" not in again.stdout

@@ -25,7 +25,8 @@ def closing_table(report: dict[str, Any], split: str = "test", system: str = "MP
 
     Args:
         report: `{split: {target: scores}}` of the model, and in the same nesting `baselines: {name: …}`, optionally
-            `oracle` and `differences: {split: {target: {name: {metric: {value, low, high}}}}}` (model less baseline).
+            `oracle`, `oracle_audio`, and `differences: {split: {target: {name: {metric: {value, low, high}}}}}` (model
+            less baseline).
             Scores are those of `mp3model.evaluation.accuracy.score_scalar`.
         split: which split to print.
         system: the model's name.
@@ -42,8 +43,7 @@ def closing_table(report: dict[str, Any], split: str = "test", system: str = "MP
 def _target_section(report: dict[str, Any], split: str, target: str, system: str) -> str:
     scores = report[split][target]
     rivals = {name.replace("_", " "): value for name, value in report.get("baselines", {}).items()}
-    if report.get("oracle"):
-        rivals["oracle"] = report["oracle"]
+    rivals |= {name.replace("_", " "): report[name] for name in ("oracle_audio", "oracle") if report.get(name)}
     systems = {system: scores} | {name: value.get(split, {}).get(target) for name, value in rivals.items()}
     rows = [_row(name, value, value["n_songs"]) for name, value in systems.items() if value]
     pooled = scores | {f"{m}{end}": scores.get(f"{m}_pooled{end}") for m in _MEASURES[:3] for end in ("", "_ci")}
