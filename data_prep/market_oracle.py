@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -146,8 +147,9 @@ class Oracle:
         if inputs == "audio":
             self._fame.append(result[1].astype(np.float32))
 
-    def _collected(self, inputs: str, name: str) -> np.ndarray:
-        return np.concatenate([getattr(run, name) for run in self._runs[inputs]])
+    def _collected(self, inputs: str, name: str, region: int) -> np.ndarray:
+        """(runs, songs)"""
+        return np.concatenate([getattr(run, name)[:, region] for run in self._runs[inputs]])
 
     def fame_from_history(self) -> Fame:
         """Normal posterior of every song's fame given what the charts had shown of its artist by its cut-off.
@@ -158,13 +160,10 @@ class Oracle:
         """
         market, truth = self.market, self.truth
         artist = market.songs["artist"].to_numpy()
-        runs = self._scores(self._outcome("audio"))
-        fame = np.concatenate(self._fame)[:, :, artist]
-        same, other, twin = _moments(runs, fame)
+        scores, score = self._scores()
+        same, other, twin = _moments(scores, np.concatenate(self._fame), artist)
         slope_all, slope_region = other / FAME**2, (same - other) / FAME_REGION**2
         between_all, between_region = slope_all**2 * FAME**2, slope_region**2 * FAME_REGION**2
-
-        score = self._truth_scores()
         known_from = np.where(truth.charted[0], truth.first[0].astype(int), _first_launch(market)) + HORIZON - 1
         region, song = np.nonzero(np.isfinite(score))
         mean = np.zeros(score.shape)
@@ -186,37 +185,31 @@ class Oracle:
             variance[here, this] -= weights @ with_fame
         return Fame(mean, np.sqrt(np.maximum(variance, 1e-6)))
 
-    def _outcome(self, inputs: str) -> np.ndarray:
-        charted, missed = self._collected(inputs, "charted"), self._collected(inputs, "missed")
-        return _one_number(self._collected(inputs, "total"), charted, missed)
+    def _scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """Normal scores of each outcome among the audio-only re-runs at unit variance; NaN where it does not count.
 
-    def _scores(self, outcome: np.ndarray) -> np.ndarray:
-        """Normal scores (runs, regions, songs) of each outcome among the re-runs, unit variance; NaN where unknown."""
-        order = np.argsort(np.argsort(outcome, axis=0), axis=0) + 1.0
-        known = np.isfinite(outcome)
-        absent = outcome == _ABSENT
-        order = np.where(absent, (absent.sum(0) + 1) / 2, order)
-        score = np.where(known, ndtri(np.clip((order - 0.5) / np.maximum(known.sum(0), 1), 0, 1 - 1e-9)), np.nan)
-        return score / self._spread(score, known)
-
-    def _spread(self, score: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Standard deviation over the re-runs; NaN for songs whose fate the audio settles, which tell nothing."""
-        count = known.sum(0)
-        total = np.where(known, score, 0).sum(0) / np.maximum(count, 1)
-        spread = np.sqrt(np.where(known, (score - total) ** 2, 0).sum(0) / np.maximum(count, 1))
-        return np.where((count >= 16) & (spread > 0.3), spread, np.nan)
-
-    def _truth_scores(self) -> np.ndarray:
-        runs, truth = self._outcome("audio"), self.truth
-        actual = _one_number(truth.total, truth.charted, truth.missed)[0]
-        known = np.isfinite(runs)
-        below = np.where(known, runs < actual, False).sum(0) + 0.5 * np.where(known, runs == actual, False).sum(0)
-        score = ndtri((below + 0.5) / (known.sum(0) + 1.0))
-        own = np.argsort(np.argsort(runs, axis=0), axis=0) + 1.0
-        absent = runs == _ABSENT
-        own = np.where(absent, (absent.sum(0) + 1) / 2, own)
-        raw = np.where(known, ndtri(np.clip((own - 0.5) / np.maximum(known.sum(0), 1), 0, 1 - 1e-9)), np.nan)
-        return np.where(np.isfinite(actual), score / self._spread(raw, known), np.nan)
+        Returns:
+            (runs, regions, songs) of the re-runs and (regions, songs) of what happened; region by region, to keep the
+            memory small.
+        """
+        runs, actual = [], []
+        for region in range(len(self.market.regions)):
+            names = ("total", "charted", "missed")
+            drawn = _one_number(*(self._collected("audio", name, region) for name in names))
+            happened = _one_number(*(getattr(self.truth, name)[0, region] for name in names))
+            known = np.isfinite(drawn)
+            count, absent = known.sum(0), drawn == _ABSENT
+            order = np.argsort(np.argsort(drawn, axis=0), axis=0) + 1.0
+            order = np.where(absent, (absent.sum(0) + 1) / 2, order)
+            score = np.where(known, ndtri((np.minimum(order, count) - 0.5) / np.maximum(count, 1)), np.nan)
+            mean = np.where(known, score, 0).sum(0) / np.maximum(count, 1)
+            spread = np.sqrt(np.where(known, (score - mean) ** 2, 0).sum(0) / np.maximum(count, 1))
+            # Songs whose fate the audio settles tell nothing of anything else.
+            spread = np.where((count >= 16) & (spread > 0.3), spread, np.nan)
+            below = (known & (drawn < happened)).sum(0) + 0.5 * (known & (drawn == happened)).sum(0)
+            runs.append((score / spread).astype(np.float32))
+            actual.append(np.where(np.isfinite(happened), ndtri((below + 0.5) / (count + 1.0)) / spread, np.nan))
+        return np.stack(runs, axis=1), np.stack(actual)
 
     def table(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Predictive distributions.
@@ -233,29 +226,26 @@ class Oracle:
         song = pd.Series(market.song_of, market.tracks["track_id"]).loc[rows["track_id"]].to_numpy()
         region = pd.Index(market.regions).get_indexer(pd.Index(rows["region"]))
         tables = []
-        for inputs in self._runs:
-            charted = self._collected(inputs, "charted")
-            for target in TARGETS:
-                values = np.where(charted, self._collected(inputs, target), np.nan)
-                tables.append(self._answers(values, song, region).assign(target=target, inputs=inputs))
+        for inputs, target, here in product(self._runs, TARGETS, range(len(market.regions))):
+            charted = self._collected(inputs, "charted", here)
+            values = np.where(charted, self._collected(inputs, target, here), np.float32(np.nan))
+            answers = _answers(values, song[region == here])
+            answers["song_id"] = market.songs["song_id"].to_numpy()[song[region == here]]
+            tables.append(answers.assign(region=market.regions[here], target=target, inputs=inputs))
         columns = ["song_id", "region", "target", "inputs", "runs", "mean", *QUANTILE_NAMES]
         return pd.concat(tables, ignore_index=True)[columns]
 
-    def _answers(self, values: np.ndarray, song: np.ndarray, region: np.ndarray) -> pd.DataFrame:
-        mine = values[:, region, song]
-        runs = np.isfinite(mine).sum(0)
-        for row in np.flatnonzero(runs < MIN_RUNS):
-            everyone = values[:, region[row]]
-            everyone = np.sort(everyone[np.isfinite(everyone)])
-            mine[:, row] = everyone[np.linspace(0, len(everyone) - 1, len(mine)).astype(int)]
-        answers = {
-            "song_id": self.market.songs["song_id"].to_numpy()[song],
-            "region": np.array(self.market.regions, dtype=object)[region],
-            "runs": runs,
-            "mean": np.nanmean(mine, 0),
-        }
-        quantiles = np.nanquantile(mine, QUANTILES, axis=0)
-        return pd.DataFrame(answers | dict(zip(QUANTILE_NAMES, quantiles, strict=True)))
+
+def _answers(values: np.ndarray, songs: np.ndarray) -> pd.DataFrame:
+    """Re-runs, mean and quantiles of the songs asked for; `values` (runs, all songs) are NaN where off the chart."""
+    mine = values[:, songs].astype(float)
+    runs = np.isfinite(mine).sum(0)
+    if (runs < MIN_RUNS).any():
+        everyone = np.sort(values[np.isfinite(values)])
+        evenly = everyone[np.linspace(0, len(everyone) - 1, len(mine)).astype(int)]
+        mine[:, runs < MIN_RUNS] = evenly[:, None]
+    quantiles = dict(zip(QUANTILE_NAMES, np.nanquantile(mine, QUANTILES, axis=0), strict=True))
+    return pd.DataFrame({"runs": runs, "mean": np.nanmean(mine, 0)} | quantiles)
 
 
 def _one_number(total: np.ndarray, charted: np.ndarray, missed: np.ndarray) -> np.ndarray:
@@ -270,13 +260,19 @@ def _first_launch(market: Market) -> np.ndarray:
     return launch
 
 
-def _moments(score: np.ndarray, fame: np.ndarray) -> tuple[float, float, float]:
-    """Mean products of a score with fame in its own region, in another, and with the same song's score in another."""
-    regions = score.shape[1]
-    pairs = [(one, two) for one in range(regions) for two in range(regions) if one != two]
-    same = float(np.nanmean(score * fame))
+def _moments(score: np.ndarray, fame: np.ndarray, artist: np.ndarray) -> tuple[float, float, float]:
+    """Mean products of a score with fame in its own region, in another, and with the same song's score in another.
+
+    Args:
+        score: (runs, regions, songs).
+        fame: (runs, regions, artists).
+        artist: (songs,)
+    """
+    regions = range(score.shape[1])
+    same = float(np.mean([np.nanmean(score[:, one] * fame[:, one][:, artist]) for one in regions]))
+    pairs = [(one, two) for one, two in product(regions, regions) if one != two]
     if not pairs:
         return same, same * FAME**2 / (FAME**2 + FAME_REGION**2), 0.0
-    other = np.mean([np.nanmean(score[:, one] * fame[:, two]) for one, two in pairs])
+    other = np.mean([np.nanmean(score[:, one] * fame[:, two][:, artist]) for one, two in pairs])
     twin = np.mean([np.nanmean(score[:, one] * score[:, two]) for one, two in pairs])
     return same, float(other), float(twin)

@@ -432,37 +432,42 @@ def truth(market: Market) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """
     random = random_for(market.seed, "truth")
     unheard = draw_unheard(market, 1, random)
-    track_ids = market.tracks["track_id"].to_numpy()
-    streams_of, shown, charts = [], [], []
+    everything, shown, charts = [], [], []
     for week in simulate(market, unheard, random, lasting_appeal(market, unheard)):
         if week.week < 0:
             continue
-        date = week_end(week.week).astype("datetime64[s]")
         for row, region in enumerate(market.regions):
             streams = np.round(10.0 ** week.streams[0, row].astype(float))
             out = np.flatnonzero(streams > 0)
-            best = week.top[0, row][week.charted[0, row]]
-            # Rounding may tie neighbours, which keeps their order.
-            streams_of.append(_rows(track_ids[week.columns[out]], region, date, streams[out]))
+            everything.append(_rows(week.columns[out], row, week.week, streams[out]))
             if not market.on_hand[row, week.week]:
                 continue
-            rows = _rows(track_ids[week.columns[best]], region, date, streams[best])
-            shown.append(rows | {"rank": np.arange(1, len(best) + 1, dtype=np.int32)})
+            # Rounding may tie neighbours, which keep their order.
+            best = week.top[0, row][week.charted[0, row]]
+            shown.append(_rows(week.columns[best], row, week.week, streams[best]))
             # The project's floor: ranks 195 to 200, or the lowest of a shorter chart.
             tail = streams[best][194:200] if len(best) >= 195 else streams[best][-1:]
+            date = week_end(week.week).astype("datetime64[s]")
             charts.append((region, date, tail.mean(), streams[best][-1], len(best)))
-    curves = _table(shown).astype({"rank": "Int32"})
     columns = ["region", "date", "floor", "lowest", "size"]
-    return _table(streams_of), curves, pd.DataFrame(charts, columns=columns)
+    return _table(market, everything), _table(market, shown, ranked=True), pd.DataFrame(charts, columns=columns)
 
 
-def _rows(track_id: np.ndarray, region: str, date: Any, streams: np.ndarray) -> dict[str, np.ndarray]:
-    count = len(track_id)
-    return {
-        "track_id": track_id, "region": np.full(count, region), "date": np.full(count, date), "streams": streams
-    }  # fmt: skip
+def _rows(tracks: np.ndarray, region: int, week: int, streams: np.ndarray) -> np.ndarray:
+    """(rows, 5): track, region, week, place in the order given, streams."""
+    count = len(tracks)
+    return np.stack([tracks, np.full(count, region), np.full(count, week), np.arange(1, count + 1), streams], axis=1)
 
 
-def _table(rows: list[dict[str, np.ndarray]]) -> pd.DataFrame:
-    table = pd.DataFrame({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
-    return table.sort_values(["track_id", "region", "date"], ignore_index=True)
+def _table(market: Market, rows: list[np.ndarray], ranked: bool = False) -> pd.DataFrame:
+    values = np.concatenate(rows)
+    name_order = market.tracks["track_id"].rank().to_numpy()
+    track, region, week, rank = values[:, :4].astype(np.int32).T
+    order = np.lexsort((week, np.argsort(np.argsort(market.regions))[region], name_order[track]))
+    table = {
+        "track_id": pd.array(market.tracks["track_id"].to_numpy(), dtype="str").take(track[order]),
+        "region": pd.array(np.array(market.regions), dtype="str").take(region[order]),
+        "date": week_end(week[order]).astype("datetime64[s]"),
+        "streams": values[order, 4],
+    }
+    return pd.DataFrame(table | ({"rank": pd.array(rank[order], dtype="Int32")} if ranked else {}))

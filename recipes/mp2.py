@@ -129,6 +129,7 @@ from mp3model.model.losses import masked_squared_error, mean_over_targets  # noq
 from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
 from mp3model.tables.curves import log_streams, popularity_targets  # noqa: E402
 from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
+from mp3model.tables.splits import make_splits  # noqa: E402
 from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import (  # noqa: E402
     ClipSet,
@@ -198,6 +199,12 @@ def read_data(folder: Path, accelerator: Accelerator) -> tuple[DatasetFolder, Au
 
 def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Accelerator) -> None:
     """Trains the model on the folder's splits, and others for cross-validation where the test split is small."""
+    if dataset.splits is None:
+        accelerator.print(f"{dataset.path} has no splits.parquet: split by time, or by artist where there are no dates")
+        dataset = replace(dataset, splits=make_splits(dataset, seed=train_arguments.seed))
+    absent = sorted(set(data_arguments.regions or []) - set(dataset.regions))
+    if absent:
+        raise InputError(f"--regions {' '.join(absent)}: {dataset.path} has {', '.join(dataset.regions)}")
     targets = popularity_targets(dataset)
     config = MP3Config(**config_arguments(data_arguments.regions or dataset.regions))
     known = [name for name in config.targets if targets[name].notna().any()]

@@ -438,7 +438,7 @@ def test_the_command_refuses_a_market_too_small_and_a_folder_that_is_none(tmp_pa
 @pytest.mark.slow
 def test_the_market_resembles_real_charts(tmp_path):
     make_market(tmp_path, songs=2000, seed=0, progress=False, audio=False)
-    assert "NO" not in check_market(tmp_path).splitlines()
+    assert not [line for line in check_market(tmp_path).splitlines() if line.endswith("NO")]
 
 
 @pytest.mark.slow

@@ -18,9 +18,11 @@ from mp3model import MP2Model
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "mp2.py"
 QUICK = ["--frames", "120", "--loader_workers", "0", "--windows", "2", "--patch_size", "32", "16"]
-QUICK += ["--patch_stride", "32", "16", "--learning_rate", "3e-3"]
+QUICK += ["--patch_stride", "32", "16"]
 
-LONGER = ["--epochs", "16", "--batch_size", "6", "--patch_drop", "0", "--folds", "0", "--log_every", "1"]
+# Enough to learn what the small dataset holds; gain and masks would hide part of it on so few songs.
+LONGER = ["--epochs", "24", "--batch_size", "6", "--folds", "0", "--log_every", "1", "--learning_rate", "3e-3"]
+LONGER += ["--frequency_mask", "0", "--gain", "0"]
 
 
 def run(*words: str, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
@@ -79,9 +81,12 @@ def test_the_saved_model_gives_the_reported_predictions(finished, small_dataset)
     assert natural.isfinite().all()
 
 
-def test_the_loss_falls_on_a_signal_that_is_there(finished):
+def test_a_signal_that_is_there_is_learnt(finished):
     values = losses(finished[0])
-    assert np.mean(values[-5:]) < 0.6 * np.mean(values[:5])
+    assert np.mean(values[-10:]) < 0.5 * np.mean(values[:10])
+    report = json.loads((finished[0] / "report.json").read_text())
+    assert report["test"]["total"]["spearman"] > 0.8
+    assert report["differences"]["test"]["total"]["region_mean"]["mae"]["high"] < 0
 
 
 def test_resuming_a_finished_run_prints_its_table_again(finished, small_dataset):
