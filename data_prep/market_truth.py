@@ -192,7 +192,7 @@ def season(weeks: np.ndarray) -> np.ndarray:
 
 
 def chart_size_for(songs: int) -> int:
-    return int(np.clip(round(songs / 32), 5, 200))
+    return int(np.clip(round(3 + songs / 32), 5, 200))
 
 
 def draw_market(songs: int, seed: int, regions: Sequence[str] = DEFAULT_REGIONS) -> Market:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from mp3model.files import InputError
+
 # width, depth, heads. micro trains from scratch on a laptop's processor; tiny, small and base are DeiT's and AST's.
 SIZES: dict[str, tuple[int, int, int]] = {
     "micro": (128, 4, 4),
@@ -60,7 +62,7 @@ class MP3Config(PreTrainedConfig):
         patch_drop: Share of the patches left out at each training step.
 
     Raises:
-        ValueError: For an unknown key, an unknown mode or sizes that do not fit; the message names the value.
+        InputError: For an unknown key, an unknown mode or sizes that do not fit; the message names the value.
     """
 
     model_type = "mp3model"
@@ -91,7 +93,7 @@ class MP3Config(PreTrainedConfig):
         unknown = sorted(set(kwargs) - _TRANSFORMERS_KEYS)
         if unknown:
             known = ", ".join(name for name in type(self).__annotations__ if not name.startswith("_"))
-            raise ValueError(f"MP3Config does not know {', '.join(unknown)}; it knows {known}")
+            raise InputError(f"MP3Config does not know {', '.join(unknown)}; it knows {known}")
         super().__post_init__(**kwargs)
         self.patch_size = [int(size) for size in self.patch_size]
         self.patch_stride = [int(step) for step in self.patch_stride]
@@ -100,7 +102,7 @@ class MP3Config(PreTrainedConfig):
         _one_of("region_mode", self.region_mode, REGION_MODES)
         _one_of("criterion", self.criterion, tuple(CRITERIA))
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         for axis, patch, stride, extent in zip(
@@ -111,9 +113,9 @@ class MP3Config(PreTrainedConfig):
             strict=True,
         ):
             if not 1 <= patch <= extent or stride < 1:
-                raise ValueError(f"{axis}: a patch of {patch} at stride {stride} does not fit {extent} values")
+                raise InputError(f"{axis}: a patch of {patch} at stride {stride} does not fit {extent} values")
         if len(set(self.regions)) != len(self.regions):
-            raise ValueError(f"regions {self.regions} name one region twice")
+            raise InputError(f"regions {self.regions} name one region twice")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -128,4 +130,4 @@ class MP3Config(PreTrainedConfig):
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")

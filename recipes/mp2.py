@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -21,7 +22,8 @@ from typing import Any
 from mp3model.files import InputError, errors_in_one_line, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
 
-if __name__ != "__main__":
+# A loader's worker that is spawned, as on macOS, reads this file again under the second name.
+if __name__ not in ("__main__", "__mp_main__"):
     raise ImportError("recipes/mp2.py is a script: run it with `accelerate launch recipes/mp2.py`")
 
 
@@ -101,9 +103,10 @@ class TrainArguments:
     tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
 
 
-data_arguments, model_arguments, train_arguments = parse_arguments(
-    (DataArguments, ModelArguments, TrainArguments), sys.argv[1:], __doc__.splitlines()[0]
-)
+with errors_in_one_line():
+    data_arguments, model_arguments, train_arguments = parse_arguments(
+        (DataArguments, ModelArguments, TrainArguments), sys.argv[1:], __doc__.splitlines()[0]
+    )
 
 # Only now: `--help` and a wrong option answer without waiting for torch.
 import numpy as np  # noqa: E402
@@ -148,9 +151,39 @@ FEW_SONGS = 200
 TABLE, PICTURE = "table.txt", "predicted_against_true.png"
 
 
+def check_arguments() -> None:
+    """Refuses numbers that no run can use before anything is made."""
+    for arguments, name, lowest, highest in (
+        (train_arguments, "epochs", 1, None),
+        (train_arguments, "batch_size", 1, None),
+        (train_arguments, "accumulation", 1, None),
+        (train_arguments, "evaluate_every", 1, None),
+        (train_arguments, "windows", 1, None),
+        (train_arguments, "log_every", 1, None),
+        (train_arguments, "patience", 1, None),
+        (train_arguments, "learning_rate", 0, None),
+        (train_arguments, "warmup", 0, 1),
+        (train_arguments, "ema", 0, 0.99999),
+        (train_arguments, "mixup", 0, 1),
+        (train_arguments, "gain", 0, None),
+        (data_arguments, "loader_workers", 0, None),
+        (model_arguments, "dropout", 0, 0.9),
+        (model_arguments, "drop_path", 0, 0.9),
+        (model_arguments, "patch_drop", 0, 0.9),
+    ):
+        value = getattr(arguments, name)
+        if not value >= lowest or (highest is not None and value > highest):
+            bounds = f"at least {lowest}" + (f" and at most {highest}" if highest is not None else "")
+            raise InputError(f"--{name} {value}: it must be {bounds}")
+    if train_arguments.precision not in (None, "no", "bf16", "fp16"):
+        raise InputError(f"--precision {train_arguments.precision} is none of no, bf16, fp16")
+
+
 def main() -> None:
     """Data, model, loop, report, in that order."""
     folder = Path(train_arguments.output_dir)
+    with errors_in_one_line():
+        check_arguments()
     accelerator = Accelerator(
         mixed_precision=train_arguments.precision,
         log_with=train_arguments.tracker,
@@ -164,6 +197,7 @@ def main() -> None:
         if not train_arguments.resume:
             refuse_used_folder(folder, accelerator)
         dataset, bank = read_data(folder, accelerator)
+        accelerator.init_trackers("mp2")
         run(dataset, bank, folder, accelerator)
     accelerator.end_training()
 
@@ -182,13 +216,15 @@ def read_data(folder: Path, accelerator: Accelerator) -> tuple[DatasetFolder, Au
     if path is None:
         path = str(folder.parent / f"market-{data_arguments.songs}-{data_arguments.market_seed}")
         if accelerator.is_main_process and not Path(path).exists():
-            from data_prep.market import make_market
-
             print(f"simulated market: {data_arguments.songs} songs, rendered into {path}", flush=True)
             # Rendered beside its place: a market that was interrupted is never taken for a whole one.
             part = Path(f"{path}.part")
             shutil.rmtree(part, ignore_errors=True)
-            make_market(part, songs=data_arguments.songs, seed=data_arguments.market_seed)
+            # In a process of its own: its workers would otherwise start by reading this file.
+            words = ["--songs", str(data_arguments.songs), "--seed", str(data_arguments.market_seed)]
+            made = subprocess.run([sys.executable, "-m", "data_prep.market", "--out", str(part), *words], check=False)
+            if made.returncode:
+                raise InputError(f"no simulated market: python -m data_prep.market {' '.join(words)} failed, see above")
             part.rename(path)
         accelerator.wait_for_everyone()
     dataset = read_dataset(path)
@@ -353,9 +389,6 @@ def fit(
         best, best_epoch, first_epoch = state["best"], state["best_epoch"], state["epoch"]
         log.keep_until(state["step"])
         accelerator.print(f"going on from {checkpoint}")
-    if accelerator.is_main_process:
-        accelerator.init_trackers("mp2", config=None)
-
     progress = tqdm(
         total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process
     )

@@ -163,16 +163,20 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
     ("words", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
+        (["nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--size", "huge"], "huge is none of micro, tiny, small, base"),
         (["--encoder", "no/such"], "no/such"),
         (["--encoder", "timm:no_such"], "no_such"),
         (["--regions", "FR"], "FR"),
         (["--folds", "40"], "40 folds"),
+        (["--region_mode", "tokens"], "'tokens'"),
+        (["--batch_size", "0"], "--batch_size 0"),
+        (["--roll", "2"], "2.0"),
     ],
 )
 def test_wrong_input_ends_with_one_line_that_names_it(small_dataset, tmp_path, words, message):
     given = [] if "--data" in words else ["--data", str(small_dataset)]
-    done = run(*given, *words, *QUICK, "--epochs", "1", "--output_dir", str(tmp_path / "r"), check=False)
+    done = run(*words, *given, *QUICK, "--epochs", "1", "--output_dir", str(tmp_path / "r"), check=False)
     assert done.returncode == 2
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ")

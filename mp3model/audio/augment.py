@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mp3model.files import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -80,7 +82,7 @@ class RandomGain(nn.Module):
     def __init__(self, low: float = -6.0, high: float = 6.0, probability: float = 1.0) -> None:
         super().__init__()
         if high < low:
-            raise ValueError(f"gain from {low} dB to {high} dB: the second must not be smaller")
+            raise InputError(f"gain from {low} dB to {high} dB: the second must not be smaller")
         self.low, self.high, self.probability = low, high, probability
 
     def forward(self, waveforms: Tensor, draws: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class RandomRoll(nn.Module):
     def __init__(self, largest: float = 1.0, probability: float = 1.0) -> None:
         super().__init__()
         if not 0 <= largest <= 1:
-            raise ValueError(f"the largest roll is {largest}; it is a share of the clip, from 0 to 1")
+            raise InputError(f"the largest roll is {largest}; it is a share of the clip, from 0 to 1")
         self.largest, self.probability = largest, probability
 
     def forward(self, waveforms: Tensor, draws: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class SpecAugment(nn.Module):
         super().__init__()
         for name, count in (("frequency_masks", frequency_masks), ("time_masks", time_masks)):
             if not 0 <= count <= MASKS:
-                raise ValueError(f"{name} is {count}; from 0 to {MASKS} are drawn")
+                raise InputError(f"{name} is {count}; from 0 to {MASKS} are drawn")
         self.frequency_width, self.time_width = frequency_width, time_width
         self.frequency_masks, self.time_masks = frequency_masks, time_masks
 
@@ -178,7 +180,7 @@ class Mixup(nn.Module):
         from scipy.stats import beta
 
         if not alpha > 0:
-            raise ValueError(f"mixup's alpha is {alpha}; it must be positive")
+            raise InputError(f"mixup's alpha is {alpha}; it must be positive")
         self.probability = probability
         quantiles = beta.ppf(np.linspace(0.0, 1.0, 1025), alpha, alpha)
         self.register_buffer("quantiles", torch.tensor(quantiles, dtype=torch.float32))
@@ -245,7 +247,7 @@ class TimbreAugment:
         sample_rate: In Hz.
 
     Raises:
-        ValueError: For a name that is none of these.
+        InputError: For a name that is none of these.
     """
 
     NAMES = ("pitch", "equaliser", "low_pass", "high_pass")
@@ -253,7 +255,7 @@ class TimbreAugment:
     def __init__(self, names: Sequence[str], probability: float = 0.5, sample_rate: int = 16_000) -> None:
         unknown = sorted(set(names) - set(self.NAMES))
         if unknown:
-            raise ValueError(f"timbre augmentation {', '.join(unknown)} is none of {', '.join(self.NAMES)}")
+            raise InputError(f"timbre augmentation {', '.join(unknown)} is none of {', '.join(self.NAMES)}")
         self.names, self.probability, self.sample_rate = tuple(names), probability, sample_rate
         self._chain: Any = None
 
