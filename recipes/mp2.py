@@ -125,7 +125,12 @@ from mp3model.audio.bank import AudioBank  # noqa: E402
 from mp3model.audio.frontend import LogMel  # noqa: E402
 from mp3model.baselines.floors import RegionMean, RidgeOnMeanLogMel  # noqa: E402
 from mp3model.config import SIZES, MP3Config  # noqa: E402
-from mp3model.evaluation.accuracy import paired_difference, score_scalar  # noqa: E402
+from mp3model.evaluation.accuracy import QUANTILES, paired_difference, score_scalar, skill_scores  # noqa: E402
+from mp3model.evaluation.calibration import (  # noqa: E402
+    quantiles_of_rows,
+    with_quantiles,
+    with_residual_quantiles,
+)
 from mp3model.evaluation.report import closing_table, predicted_against_true, write_report  # noqa: E402
 from mp3model.model.encoder import AST  # noqa: E402
 from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
@@ -273,7 +278,7 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     else:
         frames["test"] = predict(model, train, test, features, bank, accelerator)
     if accelerator.is_main_process:
-        close(dataset, frames, folder, folds, len(everyone))
+        close(dataset, frames, train, folder, folds, len(everyone))
     accelerator.wait_for_everyone()
 
 
@@ -549,8 +554,8 @@ def cross_validate(
     }
 
 
-def oracle_scores(dataset: DatasetFolder, frames: dict[str, Frames]) -> dict[str, Any]:
-    """A simulated market's own forecasts, scored on the same rows: the best that anyone can do who is given as much.
+def oracle_frames(dataset: DatasetFolder, split: Frames) -> Frames:
+    """A simulated market's own forecasts of the same rows: the best that anyone can do who is given as much.
 
     `oracle` knows what can be heard, the calendar and the artist's history; `oracle_audio` no history, like MP2.
     """
@@ -558,16 +563,30 @@ def oracle_scores(dataset: DatasetFolder, frames: dict[str, Frames]) -> dict[str
     if not path.is_file():
         return {}
     known = pd.read_parquet(path)
-    scores: dict[str, Any] = {"oracle": {}, "oracle_audio": {}}
-    for name, inputs in (("oracle", "audio+history"), ("oracle_audio", "audio")):
-        for split, targets in frames.items():
-            for target, systems in targets.items():
-                rows = known[(known["target"] == target) & (known["inputs"] == inputs)].set_index(["song_id", "region"])
-                frame = systems["mp2"].drop(columns="score", errors="ignore")
-                median = rows["0.5"].reindex(pd.MultiIndex.from_frame(frame[["song_id", "region"]])).to_numpy()
-                frame = frame.assign(predicted=log_streams(median) if target == "total" else median)
-                scores[name].setdefault(split, {})[target] = score_scalar(frame, target, seed=train_arguments.seed)
-    return scores
+    frames: Frames = {}
+    for target, systems in split.items():
+        rows = systems["mp2"].drop(columns=["predicted", "score"], errors="ignore")
+        places = pd.MultiIndex.from_frame(rows[["song_id", "region"]])
+        frames[target] = {}
+        for name, inputs in (("oracle_audio", "audio"), ("oracle", "audio+history")):
+            told = known[(known["target"] == target) & (known["inputs"] == inputs)].set_index(["song_id", "region"])
+            told = told[list(QUANTILES)].reindex(places)
+            values = log_streams(told.to_numpy()) if target == "total" else told.to_numpy()
+            frame = rows.assign(**dict(zip(QUANTILES, values.T, strict=True)))
+            frames[target][name] = frame.assign(predicted=frame["0.5"])
+    return frames
+
+
+def skills(frames: dict[str, Frames], oracles: Frames, target: str, train: pd.DataFrame) -> dict[str, Any]:
+    """Skill on the test split; a point forecast gets the spread of what it missed on validation."""
+    systems = {
+        name: with_residual_quantiles(frame, frames["validation"][target][name])
+        for name, frame in frames["test"][target].items()
+        if name != "region_mean"
+    }
+    anyone = frames["test"][target]["region_mean"]
+    systems["climatology"] = with_quantiles(anyone, quantiles_of_rows(train), 0.0)
+    return skill_scores(systems | oracles[target], "climatology", "oracle", seed=train_arguments.seed)
 
 
 def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -581,23 +600,34 @@ def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -
     }
 
 
-def close(dataset: DatasetFolder, frames: dict[str, Frames], folder: Path, folds: int, songs: int) -> None:
+def close(
+    dataset: DatasetFolder, frames: dict[str, Frames], train: Songs, folder: Path, folds: int, songs: int
+) -> None:
     """Scores, the closing table, report.json and the picture."""
     report: dict[str, Any] = {"baselines": {}, "differences": {}}
+    seed = train_arguments.seed
     for split, targets in frames.items():
         report[split] = {}
+        oracles = oracle_frames(dataset, targets)
         for target, systems in targets.items():
-            for name, frame in systems.items():
-                scores = score_scalar(frame, target, seed=train_arguments.seed)
-                place = report if name == "mp2" else report["baselines"].setdefault(name, {})
-                place.setdefault(split, {})[target] = scores
-                if name != "mp2":
+            for name, frame in {**systems, **oracles.get(target, {})}.items():
+                scores = {target: score_scalar(frame, target, seed=seed)}
+                if name == "mp2":
+                    report[split] |= scores
+                elif name in oracles.get(target, {}):
+                    report.setdefault(name, {}).setdefault(split, {}).update(scores)
+                else:
+                    report["baselines"].setdefault(name, {}).setdefault(split, {}).update(scores)
                     differences = {
-                        metric: asdict(paired_difference(systems["mp2"], frame, metric, seed=train_arguments.seed))
+                        metric: asdict(paired_difference(systems["mp2"], frame, metric, seed=seed))
                         for metric in ("spearman", "mae")
                     }
                     report["differences"].setdefault(split, {}).setdefault(target, {})[name] = differences
-    report |= oracle_scores(dataset, frames)
+            # Across folds no songs are left over to learn a spread from.
+            if oracles and split == "test" and not folds and "validation" in frames:
+                report.setdefault("skill", {}).setdefault(split, {})[target] = skills(
+                    frames, oracles, target, train.frame(target)
+                )
     report |= {"data": str(dataset.path), "songs": songs, "folds": folds}
     notes = []
     if folds:

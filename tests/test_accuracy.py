@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp3model.evaluation import ranking
-from mp3model.evaluation.accuracy import METRICS, Interval, paired_difference, r2_replicates, score_scalar
+from mp3model.evaluation.accuracy import (
+    LEVELS,
+    METRICS,
+    QUANTILES,
+    Interval,
+    crps_from_quantiles,
+    paired_difference,
+    r2_replicates,
+    score_scalar,
+    skill_scores,
+)
 from mp3model.evaluation.ranking import (
     bootstrap_weights,
     kendall,
@@ -381,3 +391,54 @@ def test_a_score_takes_the_place_of_the_prediction_in_ranks_alone():
     assert scores["mae"] == score_scalar(frame, "total", replicates=20)["mae"]
     assert paired_difference(ranked, frame, "spearman", replicates=20).value == pytest.approx(2)
     assert paired_difference(ranked, frame, "mae", replicates=20).value == 0
+
+
+def test_crps_equals_the_loss_of_each_quantile_written_out():
+    true, quantiles = np.array([2.0, -1.0]), np.array([np.arange(1.0, 10.0), np.arange(9.0, 0.0, -1.0)])
+    expected = []
+    for value, row in zip(true, quantiles, strict=True):
+        losses = [
+            level * (value - q) if value >= q else (1 - level) * (q - value)
+            for level, q in zip(LEVELS, sorted(row), strict=True)
+        ]
+        expected.append(2 * sum(losses) / 9)
+    assert crps_from_quantiles(true, quantiles) == pytest.approx(expected)
+    assert crps_from_quantiles(np.array([3.0]), np.full((1, 9), 5.0)) == pytest.approx([2.0])
+
+
+def test_climatology_has_skill_0_the_oracle_1_and_a_mixture_lies_between():
+    random = np.random.default_rng(0)
+    n = 400
+    heard = random.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "song_id": [str(i) for i in range(n)],
+            "artist": [str(i // 2) for i in range(n)],
+            "region": "US",
+            "true": heard + random.normal(size=n),
+        }
+    )
+    levels = scipy.stats.norm.ppf(LEVELS)
+
+    def system(centre: np.ndarray, spread: float) -> pd.DataFrame:
+        return frame.assign(**{name: centre + spread * z for name, z in zip(QUANTILES, levels, strict=True)})
+
+    systems = {
+        "climatology": system(np.zeros(n), np.sqrt(2)),
+        "half": system(heard / 2, np.sqrt(1.25)),
+        "oracle": system(heard, 1.0),
+    }
+    scores = skill_scores(systems, "climatology", "oracle")
+    assert scores["climatology"]["skill"] == 0
+    assert scores["oracle"]["skill"] == 1
+    low, high = scores["half"]["skill_ci"]
+    assert 0.4 < low < scores["half"]["skill"] < high < 1
+    # The score of a normal forecast in closed form (Gneiting and Raftery 2007), within the nine levels' error.
+    assert scores["oracle"]["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.12)
+
+
+def test_systems_that_forecast_other_songs_are_not_compared():
+    frame = pd.DataFrame({"song_id": ["a", "b"], "artist": ["x", "y"], "region": "US", "true": [1.0, 2.0]})
+    frame = frame.assign(**dict.fromkeys(QUANTILES, 1.0))
+    with pytest.raises(InputError, match="oracle and climatology"):
+        skill_scores({"climatology": frame, "oracle": frame.assign(song_id=["a", "c"])}, "climatology", "oracle")

@@ -11,6 +11,8 @@ import pandas as pd
 from mp3model.evaluation.ranking import bootstrap_weights, kendall_replicates, spearman_replicates
 from mp3model.files import InputError
 
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+QUANTILES = tuple(f"{level:.1f}" for level in LEVELS)
 METRICS = ("spearman", "spearman_pooled", "kendall", "kendall_pooled", "r2", "r2_pooled", "mae")
 UNITS = {"total": "log10 streams", "debut_rank": "ranks"}
 # A rank correlation of fewer rows is noise that would weigh as much in the mean as a region of hundreds.
@@ -83,6 +85,56 @@ def r2_replicates(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray, 
     # Rounding leaves a constant truth with a spread near, not at, zero.
     varies = spread > weights.sum(axis=1) * (1e-10 * np.abs(true).max(initial=0)) ** 2
     return 1 - np.divide(error, spread, out=np.full(len(weights), np.nan), where=varies)
+
+
+def crps_from_quantiles(true: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Continuous ranked probability score from nine quantiles: (n,), (n, 9) → (n,), in the unit of `true`.
+
+    Twice the mean over the levels .1 to .9 of the quantile (pinball) loss; crossing quantiles are sorted first. The
+    score is twice the integral of that loss over all levels (Laio and Tamea 2007); nine stand in for it here. Of a
+    point forecast it is the absolute error.
+    """
+    error = true[:, None] - np.sort(quantiles, axis=1)
+    levels = np.array(LEVELS)
+    return 2 * np.maximum(levels * error, (levels - 1) * error).mean(axis=1)
+
+
+def skill_scores(
+    systems: dict[str, pd.DataFrame], climatology: str, oracle: str, seed: int = 0, replicates: int = 1000
+) -> dict[str, dict[str, Any]]:
+    """Where each system lies between knowing the region alone (0) and knowing all that can be known (1).
+
+    skill = (CRPS of the climatology − CRPS of the system) / (CRPS of the climatology − CRPS of the oracle).
+
+    Args:
+        systems: Name → rows of the same songs and regions: `song_id, artist, region, true` and `0.1` … `0.9`.
+        climatology: The system whose skill is 0.
+        oracle: The system whose skill is 1.
+        seed, replicates: Of the bootstrap by artist, as in `score_scalar`.
+
+    Returns:
+        Name → `crps`, `skill` and their `_ci`; a skill is None where the oracle is no better than the climatology.
+    """
+    key = ["song_id", "region"]
+    frames = {name: frame.sort_values(key).reset_index(drop=True) for name, frame in systems.items()}
+    first = frames[climatology]
+    for name, frame in frames.items():
+        if not frame[key].equals(first[key]):
+            raise InputError(f"{name} and {climatology} forecast other songs; score them on the same rows")
+    rows = _Rows.of(first.assign(predicted=first["0.5"]))
+    weights = _weights(rows, seed, replicates)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    crps = {
+        name: weights @ crps_from_quantiles(frame["true"].to_numpy(float), frame[list(QUANTILES)].to_numpy(float))
+        for name, frame in frames.items()
+    }
+    room = crps[climatology] - crps[oracle]
+    scores = {}
+    for name, values in crps.items():
+        skill = np.divide(crps[climatology] - values, room, out=np.full(len(room), np.nan), where=room > 0)
+        both = _with_interval("crps", values, rows.n_artists > 1) | _with_interval("skill", skill, rows.n_artists > 1)
+        scores[name] = both | {"n_rows": len(first)}
+    return scores
 
 
 def score_scalar(

@@ -26,7 +26,7 @@ def closing_table(report: dict[str, Any], split: str = "test", system: str = "MP
     Args:
         report: `{split: {target: scores}}` of the model, and in the same nesting `baselines: {name: …}`, optionally
             `oracle`, `oracle_audio`, and `differences: {split: {target: {name: {metric: {value, low, high}}}}}` (model
-            less baseline).
+            less baseline), and `skill: {split: {target: {name: {skill, skill_ci}}}}`.
             Scores are those of `mp3model.evaluation.accuracy.score_scalar`.
         split: which split to print.
         system: the model's name.
@@ -56,7 +56,8 @@ def _target_section(report: dict[str, Any], split: str, target: str, system: str
         f"Spearman, Kendall: mean over {scores['n_regions']} regions; R² within regions; [95 % intervals by artist]"
     )
     lines = [title, *_aligned([("", *headings), *rows])]
-    return "\n".join(lines + _difference_lines(report, split, target, system))
+    lines += _difference_lines(report, split, target, system)
+    return "\n".join(lines + _skill_lines(report, split, target, system))
 
 
 def _row(name: str, scores: dict[str, Any], count: int) -> tuple[str, ...]:
@@ -95,6 +96,16 @@ def _difference_lines(report: dict[str, Any], split: str, target: str, system: s
             # A third digit, since the question is whether the interval reaches 0.
             lines.append(f"{system} less {name.replace('_', ' ')}, {metric}: {_cell(d['value'], bounds, 3)}")
     return lines
+
+
+def _skill_lines(report: dict[str, Any], split: str, target: str, system: str) -> list[str]:
+    scores = report.get("skill", {}).get(split, {}).get(target, {})
+    return [
+        f"skill of {system if name == 'mp2' else name.replace('_', ' ')}: {_cell(value['skill'], value['skill_ci'])}"
+        + (" (CRPS; 0 is the region's climatology, 1 the oracle)" if name == "mp2" else "")
+        for name, value in scores.items()
+        if name not in ("climatology", "oracle")
+    ]
 
 
 def write_report(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
