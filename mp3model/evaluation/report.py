@@ -156,8 +156,8 @@ def predicted_against_true(frame: pd.DataFrame, path: str | os.PathLike[str], ta
     if regions:
         panels[0].legend(loc="upper left", fontsize="small", frameon=False)
     name = _AXES.get(target, target)
-    figure.supxlabel(f"true {name}")
-    figure.supylabel(f"predicted {name}")
+    figure.supxlabel(f"true {name}", fontsize="medium")
+    figure.supylabel(f"predicted {name}".replace(" (", "\n("), fontsize="medium")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
