@@ -10,6 +10,7 @@ RUN/model, RUN/metrics.jsonl, RUN/report.json, RUN/predicted_against_true.png an
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mp3model.files import InputError, errors_in_one_line, written_whole
+from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
 
 # A loader's worker that is spawned, as on macOS, reads this file again under the second name.
@@ -153,6 +154,8 @@ from mp3model.training.batches import (  # noqa: E402
 SMALL_TEST = 30
 # With fewer songs an interval spans most of what could be true.
 FEW_SONGS = 200
+# What a run that goes on may do otherwise than before: none of it moves a weight.
+MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker"}
 TABLE, PICTURE = "table.txt", "predicted_against_true.png"
 
 
@@ -199,20 +202,28 @@ def main() -> None:
         if train_arguments.resume and (folder / "report.json").is_file():
             accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
             return
-        if not train_arguments.resume:
-            refuse_used_folder(folder, accelerator)
+        claim_folder(folder, accelerator)
         dataset, bank = read_data(folder, accelerator)
         accelerator.init_trackers("mp2")
         run(dataset, bank, folder, accelerator)
     accelerator.end_training()
 
 
-def refuse_used_folder(folder: Path, accelerator: Accelerator) -> None:
-    """A run folder is never written over by another run."""
+def claim_folder(folder: Path, accelerator: Accelerator) -> None:
+    """Records the run's arguments; never writes over another run, nor goes on with other arguments than at first."""
+    record = folder / "arguments.json"
+    now = arguments_as_dict(data_arguments, model_arguments, train_arguments)
     used = (folder / "report.json").exists() or any(folder.glob("**/checkpoint-*"))
+    before = json.loads(record.read_text()) if record.is_file() else now
     accelerator.wait_for_everyone()
-    if used:
+    if used and not train_arguments.resume:
         raise InputError(f"{folder} holds another run; go on with --resume, or name another --output_dir")
+    changed = [name for name in now if now[name] != before.get(name) and name not in MAY_CHANGE]
+    if used and changed:
+        name = changed[0]
+        raise InputError(f"--{name} {now[name]}: {folder} was begun with {before.get(name)}; resume with the same")
+    if accelerator.is_main_process:
+        write_json(record, now)
 
 
 def read_data(folder: Path, accelerator: Accelerator) -> tuple[DatasetFolder, AudioBank]:
@@ -392,7 +403,8 @@ def fit(
         judged.load_state_dict(tensors["judged"])
         best_weights = tensors["best"]
         best, best_epoch, first_epoch = state["best"], state["best_epoch"], state["epoch"]
-        log.keep_until(state["step"])
+        if accelerator.is_main_process:
+            log.keep_until(state["step"])
         accelerator.print(f"going on from {checkpoint}")
     progress = tqdm(
         total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process

@@ -132,6 +132,9 @@ def test_a_run_that_stopped_goes_on_to_the_same_weights(small_dataset, tmp_path)
     process.kill()
     process.wait()
     assert not (stopped / "report.json").exists()
+    other = run(*words, "--epochs", "4", "--output_dir", str(stopped), "--resume", "--size", "tiny", check=False)
+    assert other.returncode == 2
+    assert "--size tiny" in other.stderr.splitlines()[-1]
     resumed = run(*words, "--epochs", "4", "--output_dir", str(stopped), "--resume")
     assert "going on from" in resumed.stdout
     whole, again = (load_file(path / "model" / "model.safetensors") for path in (tmp_path / "whole", stopped))
