@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTForAudioClassification, ASTModel
 
 from mp3model.files import InputError
-from mp3model.model.encoder import AST, grid_of, resample_positions, sine_positions, timm_names
+from mp3model.model.checkpoints import timm_names
+from mp3model.model.encoder import AST, grid_of, resample_positions, sine_positions
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
