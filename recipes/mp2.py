@@ -16,9 +16,8 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
@@ -126,17 +125,17 @@ from mp3model.audio.bank import AudioBank  # noqa: E402
 from mp3model.audio.frontend import LogMel  # noqa: E402
 from mp3model.baselines.floors import RegionMean, RidgeOnMeanLogMel  # noqa: E402
 from mp3model.config import SIZES, MP3Config  # noqa: E402
-from mp3model.evaluation.accuracy import QUANTILES, paired_difference, score_scalar, skill_scores  # noqa: E402
-from mp3model.evaluation.calibration import (  # noqa: E402
-    quantiles_of_rows,
-    with_quantiles,
-    with_residual_quantiles,
+from mp3model.evaluation.oracle import oracle_frames, oracle_skill  # noqa: E402
+from mp3model.evaluation.report import (  # noqa: E402
+    closing_table,
+    predicted_against_true,
+    scalar_report,
+    write_report,
 )
-from mp3model.evaluation.report import closing_table, predicted_against_true, write_report  # noqa: E402
 from mp3model.model.encoder import AST  # noqa: E402
 from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
-from mp3model.tables.curves import log_streams, popularity_targets  # noqa: E402
+from mp3model.tables.curves import popularity_targets  # noqa: E402
 from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
 from mp3model.tables.splits import make_splits  # noqa: E402
 from mp3model.training import loop  # noqa: E402
@@ -566,41 +565,6 @@ def cross_validate(
     }
 
 
-def oracle_frames(dataset: DatasetFolder, split: Frames) -> Frames:
-    """A simulated market's own forecasts of the same rows: the best that anyone can do who is given as much.
-
-    `oracle` knows what can be heard, the calendar and the artist's history; `oracle_audio` no history, like MP2.
-    """
-    path = dataset.path / "truth" / "oracle.parquet"
-    if not path.is_file():
-        return {}
-    known = pd.read_parquet(path)
-    frames: Frames = {}
-    for target, systems in split.items():
-        rows = systems["mp2"].drop(columns=["predicted", "score"], errors="ignore")
-        places = pd.MultiIndex.from_frame(rows[["song_id", "region"]])
-        frames[target] = {}
-        for name, inputs in (("oracle_audio", "audio"), ("oracle", "audio+history")):
-            told = known[(known["target"] == target) & (known["inputs"] == inputs)].set_index(["song_id", "region"])
-            told = told[list(QUANTILES)].reindex(places)
-            values = log_streams(told.to_numpy()) if target == "total" else told.to_numpy()
-            frame = rows.assign(**dict(zip(QUANTILES, values.T, strict=True)))
-            frames[target][name] = frame.assign(predicted=frame["0.5"])
-    return frames
-
-
-def skills(frames: dict[str, Frames], oracles: Frames, target: str, train: pd.DataFrame) -> dict[str, Any]:
-    """Skill on the test split; a point forecast gets the spread of what it missed on validation."""
-    systems = {
-        name: with_residual_quantiles(frame, frames["validation"][target][name])
-        for name, frame in frames["test"][target].items()
-        if name != "region_mean"
-    }
-    anyone = frames["test"][target]["region_mean"]
-    systems["climatology"] = with_quantiles(anyone, quantiles_of_rows(train), 0.0)
-    return skill_scores(systems | oracles[target], "climatology", "oracle", seed=train_arguments.seed)
-
-
 def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Adds what is ranked across folds: the prediction less the mean of the training rows of its region.
 
@@ -616,30 +580,19 @@ def close(
     dataset: DatasetFolder, frames: dict[str, Frames], train: Songs, folder: Path, folds: int, songs: int
 ) -> None:
     """Scores, the closing table, report.json and the picture."""
-    report: dict[str, Any] = {"baselines": {}, "differences": {}}
     seed = train_arguments.seed
-    for split, targets in frames.items():
-        report[split] = {}
-        oracles = oracle_frames(dataset, targets)
-        for target, systems in targets.items():
-            for name, frame in {**systems, **oracles.get(target, {})}.items():
-                scores = {target: score_scalar(frame, target, seed=seed)}
-                if name == "mp2":
-                    report[split] |= scores
-                elif name in oracles.get(target, {}):
-                    report.setdefault(name, {}).setdefault(split, {}).update(scores)
-                else:
-                    report["baselines"].setdefault(name, {}).setdefault(split, {}).update(scores)
-                    differences = {
-                        metric: asdict(paired_difference(systems["mp2"], frame, metric, seed=seed))
-                        for metric in ("spearman", "mae")
-                    }
-                    report["differences"].setdefault(split, {}).setdefault(target, {})[name] = differences
-            # Across folds no songs are left over to learn a spread from.
-            if oracles and split == "test" and not folds and "validation" in frames:
-                report.setdefault("skill", {}).setdefault(split, {})[target] = skills(
-                    frames, oracles, target, train.frame(target)
+    oracles = {split: oracle_frames(dataset.path, targets) for split, targets in frames.items()}
+    report = scalar_report(frames, oracles, "mp2", seed)
+    # Across folds no songs are left over to learn a spread from.
+    if oracles["test"] and not folds and "validation" in frames:
+        report["skill"] = {
+            "test": {
+                target: oracle_skill(
+                    systems, frames["validation"][target], oracles["test"][target], train.frame(target), seed
                 )
+                for target, systems in frames["test"].items()
+            }
+        }
     report |= {"data": str(dataset.path), "songs": songs, "folds": folds}
     notes = []
     if folds:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mp3model.evaluation.accuracy import paired_difference, score_scalar
 from mp3model.files import write_json, written_whole
 
 WIDTH = 110
@@ -18,6 +20,37 @@ _HEADINGS = {
     "debut_rank": ("Spearman", "Kendall", "R²", "MAE ranks", "songs"),
 }
 _AXES = {"total": "total over the horizon (log10(1 + streams))", "debut_rank": "debut rank"}
+
+
+def scalar_report(
+    frames: dict[str, dict[str, dict[str, pd.DataFrame]]],
+    oracles: dict[str, dict[str, dict[str, pd.DataFrame]]],
+    model: str,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores of every system on every split and target, nested as `closing_table` reads them.
+
+    Args:
+        frames: split → target → system → rows as `score_scalar` takes them.
+        oracles: The same nesting, of a market's own forecasts; empty where there are none.
+        model: Which system is the model; the others are its baselines, each with its paired difference from the model.
+        seed: Of the bootstrap by artist.
+    """
+    report: dict[str, Any] = {"baselines": {}, "differences": {}}
+    for split, targets in frames.items():
+        for target, systems in targets.items():
+            for name, frame in systems.items():
+                place = report if name == model else report["baselines"].setdefault(name, {})
+                place.setdefault(split, {})[target] = score_scalar(frame, target, seed=seed)
+                if name != model:
+                    place = report["differences"].setdefault(split, {}).setdefault(target, {})
+                    place[name] = {
+                        metric: asdict(paired_difference(systems[model], frame, metric, seed=seed))
+                        for metric in ("spearman", "mae")
+                    }
+            for name, frame in oracles.get(split, {}).get(target, {}).items():
+                report.setdefault(name, {}).setdefault(split, {})[target] = score_scalar(frame, target, seed=seed)
+    return report
 
 
 def closing_table(report: dict[str, Any], split: str = "test", system: str = "MP2") -> str:
