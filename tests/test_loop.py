@@ -176,13 +176,11 @@ def test_a_song_is_predicted_by_the_mean_over_its_clips(small_dataset):
     songs = songs_of_split(popularity_targets(dataset), dataset.tracks, bank, ["validation"], ["US"], ["total"])
     clips = ClipSet(songs, bank, 16_000, windows=2)
     accelerator = Accelerator(cpu=True)
-    done: list[int] = []
     means = loop.predict_songs(
-        lambda waveforms: waveforms.float().mean(1, keepdim=True), clips, len(songs), accelerator, 5, done.append
+        lambda waveforms: waveforms.float().mean(1, keepdim=True), clips, len(songs), accelerator, 5
     )
     expected = np.zeros((len(songs), 1))
     for song in range(len(songs)):
         values = [clips[i]["waveform"].float().mean() for i, item in enumerate(clips.items) if item[0] == song]
         expected[song] = np.mean(values)
     assert means == pytest.approx(expected, abs=1e-4)
-    assert sum(done) == len(clips)

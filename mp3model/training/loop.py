@@ -171,7 +171,6 @@ def predict_songs(
     songs: int,
     accelerator: Any,
     batch_size: int,
-    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Mean of a function of the waveform over each song's clips: (songs, …) float64, the same in every process.
 
@@ -181,7 +180,6 @@ def predict_songs(
         songs: How many songs `clips` speaks of.
         accelerator: Says which share of the clips this process does.
         batch_size: Clips at once.
-        progress: Told how many clips are done after each batch.
     """
     share = range(accelerator.process_index, len(clips), accelerator.num_processes)
     loader = DataLoader(torch.utils.data.Subset(clips, share), batch_size=batch_size)
@@ -190,8 +188,6 @@ def predict_songs(
         for batch in loader:
             values.append(forward(batch["waveform"].to(accelerator.device)).double().cpu().numpy())
             rows.append(batch["song"].numpy())
-            if progress is not None:
-                progress(len(batch["song"]))
     done = [(np.concatenate(rows), np.concatenate(values))] if rows else []
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
