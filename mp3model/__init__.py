@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mp3model.audio.frontend import LogMel
     from mp3model.config import MP3Config
+    from mp3model.evaluation.popularity import popularity_metrics
     from mp3model.model.modeling import MP2Model
 
 __version__ = "0.1.0"
-__all__ = ["LogMel", "MP2Model", "MP3Config", "__version__"]
+__all__ = ["LogMel", "MP2Model", "MP3Config", "__version__", "popularity_metrics"]
 
 _HOME = {
     "LogMel": "mp3model.audio.frontend",
     "MP2Model": "mp3model.model.modeling",
     "MP3Config": "mp3model.config",
+    "popularity_metrics": "mp3model.evaluation.popularity",
 }
 
 
