@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mp3model.files import InputError, sha256_of, write_json, written_whole
 from mp3model.tables.schema import Column, Schema, refuse, validate
 
 SPLITS = ("train", "validation", "test", "none")
+TRACK_KINDS = ("studio", "live", "remix", "cover", "instrumental", "sped-up")
 DEFAULT_HORIZON = {"W": 12, "D": 84}
 
 _STREAMS_MEND = "streams are counts: correct the row, or leave the value missing if it is unknown"
@@ -29,6 +31,7 @@ SCHEMAS: dict[str, Schema] = {
             "release_date": Column("date", nullable=True),
             # The last day on which a track can have appeared whose release is known to the month or year only.
             "release_latest": Column("date", required=False, nullable=True),
+            "kind": Column("text", required=False, nullable=True, choices=TRACK_KINDS),
         },
         key=("track_id",),
         prefixes=("x_",),
@@ -158,7 +161,7 @@ def write_dataset(
     path: str | os.PathLike[str],
     *,
     tracks: pd.DataFrame,
-    curves: pd.DataFrame | None = None,
+    curves: pd.DataFrame | Iterable[pd.DataFrame] | None = None,
     charts: pd.DataFrame | None = None,
     targets: pd.DataFrame | None = None,
     splits: pd.DataFrame | None = None,
@@ -171,7 +174,8 @@ def write_dataset(
 
     Args:
         path: the folder, made if absent.
-        tracks, curves, charts, targets, splits: the tables; one of `curves`, `targets` is needed.
+        tracks, curves, charts, targets, splits: the tables; one of `curves`, `targets` is needed. Curves too many for
+            memory come as frames in the order of their tracks, no track in two of them.
         info: `frequency` (`W`, `D`), `horizon`, `sources` and anything else; `counts` and `hashes` (SHA-256 a file) are
             added.
 
@@ -185,7 +189,7 @@ def write_dataset(
     tables = {
         name: validate(frame, SCHEMAS[name], path / f"{name}.parquet")
         for name, frame in given.items()
-        if frame is not None
+        if isinstance(frame, pd.DataFrame)
     }
     if curves is None and targets is None:
         raise InputError(f"{path}: neither curves nor targets were given; a dataset needs one of them")
@@ -193,23 +197,27 @@ def write_dataset(
     for kept in ("splits", "previews"):
         if kept not in tables and (path / f"{kept}.parquet").exists():
             tables[kept] = validate(_read_parquet(path / f"{kept}.parquet"), SCHEMAS[kept], path / f"{kept}.parquet")
-    check_together(DatasetFolder(path=path, info=info, **tables))
+    dataset = DatasetFolder(path=path, info=info, **tables)
+    check_together(dataset)
 
+    counts = {name: len(table) for name, table in tables.items()}
+    if curves is not None and not isinstance(curves, pd.DataFrame):
+        counts["curves"] = _write_curve_blocks(curves, dataset)
     # Without dataset.json the folder is refused, so an interrupted rewrite cannot pass for a dataset.
     (path / "dataset.json").unlink(missing_ok=True)
     for name in ("curves", "charts", "targets"):
-        if name not in tables:
+        if name not in counts:
             (path / f"{name}.parquet").unlink(missing_ok=True)
     for name in given:
-        if given[name] is not None:
+        if isinstance(given[name], pd.DataFrame):
             _write_parquet(tables[name], SCHEMAS[name].key, path / f"{name}.parquet")
-    info["counts"] = {name: len(table) for name, table in tables.items()}
-    info["hashes"] = {f"{name}.parquet": sha256_of(path / f"{name}.parquet") for name in tables}
+    info["counts"] = {name: counts[name] for name in SCHEMAS if name in counts}
+    info["hashes"] = {f"{name}.parquet": sha256_of(path / f"{name}.parquet") for name in info["counts"]}
     write_json(path / "dataset.json", info)
 
 
 def check_together(dataset: DatasetFolder) -> None:
-    """Checks what no table can tell by itself: unknown tracks, the period grid, charts against curves.
+    """Checks what no column can tell by itself: unknown tracks, the period grid, floors, charts against curves.
 
     Raises:
         InputError: names the file, row, column, value and mend of the first fault.
@@ -225,6 +233,13 @@ def check_together(dataset: DatasetFolder) -> None:
             _refuse(dataset, name, unknown[codes], "track_id", "is not in tracks.parquet", "add it or drop the row")
     if dataset.frequency == "W":
         _check_weekdays(dataset)
+    if dataset.charts is not None:
+        # The floor is a mean over the chart's last ranks, or its lowest: it cannot lie below that.
+        above = (dataset.charts["lowest"] > dataset.charts["floor"] * (1 + 1e-6)).to_numpy(dtype=bool)
+        if above.any():
+            floor = dataset.charts["floor"].to_numpy()[int(np.flatnonzero(above)[0])]
+            mend = "correct one of them: the floor is the mean of the chart's last ranks"
+            _refuse(dataset, "charts", above, "lowest", f"is above the chart's floor ({floor:g})", mend)
     if dataset.curves is not None and dataset.charts is not None:
         _check_against_charts(dataset)
 
@@ -374,15 +389,47 @@ def _read_parquet(file: Path) -> pd.DataFrame:
 
     try:
         # The index that pandas may have stored is dropped: a filtered frame saved as it was is no fault of the table.
-        frame = pyarrow.parquet.read_table(file).to_pandas(ignore_metadata=True)
+        frame = pyarrow.parquet.read_table(file, page_checksum_verification=True).to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{file}: cut short or no parquet file ({reason}); copy it again, or write it again"
+            f"{file}: cut short, damaged or no parquet file ({reason}); copy it again, or write it again"
         ) from error
     return frame[[name for name in frame.columns if not str(name).startswith("__index_level_")]]
 
 
 def _write_parquet(frame: pd.DataFrame, key: tuple[str, ...], file: Path) -> None:
     with written_whole(file) as temporary:
-        frame.sort_values(list(key), kind="stable").to_parquet(temporary, index=False)
+        frame.sort_values(list(key), kind="stable").to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def _write_curve_blocks(blocks: Iterable[pd.DataFrame], dataset: DatasetFolder) -> int:
+    """Validates and writes curves frame by frame, a row group each; how many rows there were."""
+    import pyarrow
+    import pyarrow.parquet
+
+    file, key = dataset.path / "curves.parquet", SCHEMAS["curves"].key
+    beside = replace(dataset, splits=None, targets=None, previews=None)
+    writer, last, count = None, None, 0
+    with written_whole(file) as temporary:
+        try:
+            for frame in blocks:
+                block = validate(frame, SCHEMAS["curves"], file).sort_values(list(key), kind="stable")
+                check_together(replace(beside, curves=block))
+                early = np.zeros(len(block), bool) if last is None else (block["track_id"] <= last).to_numpy(dtype=bool)
+                if early.any():
+                    reason = f"comes after {last!r} of the frame before"
+                    mend = "give frames in the order of their tracks, no track in two of them"
+                    refuse(file, reason, mend, frame=block, key=key, bad=early, column="track_id")
+                table = pyarrow.Table.from_pandas(block, preserve_index=False)
+                if writer is None:
+                    writer = pyarrow.parquet.ParquetWriter(temporary, table.schema, write_page_checksum=True)
+                writer.write_table(table)
+                last, count = (block["track_id"].iloc[-1] if len(block) else last), count + len(block)
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise InputError(f"{file}: no curves were given; give one frame at least, it may be empty")
+        (dataset.path / "dataset.json").unlink(missing_ok=True)
+    return count
