@@ -8,8 +8,10 @@ from transformers import PreTrainedConfig
 
 from mp3model.files import InputError
 
-# width, depth, heads. micro trains from scratch on a laptop's processor; tiny, small and base are DeiT's and AST's.
+# width, depth, heads. nano and micro train from scratch on a laptop's processor; tiny, small and base are DeiT's and
+# AST's.
 SIZES: dict[str, tuple[int, int, int]] = {
+    "nano": (96, 1, 4),
     "micro": (128, 4, 4),
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
@@ -17,6 +19,11 @@ SIZES: dict[str, tuple[int, int, int]] = {
 }
 REGION_MODES = ("token", "embedding", "none")
 POSITION_MODES = ("sum", "concat")
+POOLINGS = ("tokens", "statistics")
+ENCODERS = ("ast", "descriptors", "both", "none")
+LIKELIHOODS = ("autoregressive", "joint")
+NULLS = ("censored", "masked", "zero")
+COVARIATES = ("state", "artist", "regions", "release")
 CRITERIA = {"both": ("total", "debut_rank"), "streams": ("total",), "rank": ("debut_rank",)}
 
 # What transformers itself puts beside a model's own fields when it writes or reads a configuration.
@@ -60,6 +67,34 @@ class MP3Config(PreTrainedConfig):
         dropout: Dropout after the positions, in attention's projection, in the inner layer and before the head.
         drop_path: Stochastic depth of the last block; earlier blocks less, linearly.
         patch_drop: Share of the patches left out at each training step.
+        encoder: What an MP3 model hears: `ast` (audio), `descriptors` (the `x_*` columns named), `both` or `none`.
+        descriptors: Names of the `x_*` columns, standardised with `descriptor_statistics`.
+        descriptor_statistics: name → (mean, standard deviation) over the training split.
+        frequency: Periods of a curve: `W` weeks or `D` days.
+        horizon: Periods of a curve from debut on.
+        likelihood: `autoregressive` (a mixture of normals a period, given those before) or `joint` (of whole curves).
+        components: Normals of the mixture, or curves.
+        nulls: What a period below the chart is in the likelihood: `censored` (less than the lowest), `masked`
+            (unknown) or `zero` (a tenth of the lowest, since zero has no logarithm).
+        decoder_width: Width of the curve decoder's tokens.
+        decoder_layers: Its blocks.
+        decoder_heads: Heads of each attention; must divide `decoder_width`.
+        decoder_position_mode: `sum` or `concat`, as `position_mode`.
+        decoder_dropout: Dropout in its blocks.
+        decoder_region_mode: `token`, `embedding` or `none`: how the decoder is told the region.
+        audio_segments: Stretches of time whose mean patch token the decoder sees, beside class and region tokens.
+        covariates: Groups of inputs besides audio, of state, artist, regions, release.
+        covariate_drop: Probability with which each group, and the audio, is absent for a row in training.
+        region_drop: Probability with which a row's region is unknown in training.
+        region_states: region → date, floor and values of its last charts in the data (`RegionStates.last`).
+        scales: region → unit of scale in streams where no chart gives a floor.
+        rank_curves: region → streams by rank on its last chart.
+        shared_luck: Correlation between regions of what is left to chance, in the first and in later periods.
+        calibration: The map applied to paths (`PathCalibration.to_dict`), or None.
+        stem_overlap: Looks a patch along frequency before they are joined; 1 is AST's projection.
+        stem_blocks: Residual convolutions over the grid of patches before the transformer's blocks; 0 is AST.
+        pooling: `tokens` (region tokens alone) or `statistics` (with the patches' mean and deviation).
+        head_dropout: Dropout before the head; None is `dropout`.
 
     Raises:
         InputError: For an unknown key, an unknown mode or sizes that do not fit; the message names the value.
@@ -88,6 +123,34 @@ class MP3Config(PreTrainedConfig):
     dropout: float = 0.0
     drop_path: float = 0.0
     patch_drop: float = 0.0
+    stem_overlap: int = 1
+    stem_blocks: int = 0
+    pooling: str = "tokens"
+    head_dropout: float | None = None
+
+    encoder: str = "ast"
+    descriptors: list[str] | tuple[str, ...] = ()
+    descriptor_statistics: dict[str, list[float]] | None = None
+    frequency: str = "W"
+    horizon: int = 12
+    likelihood: str = "autoregressive"
+    components: int = 4
+    nulls: str = "censored"
+    decoder_width: int = 96
+    decoder_layers: int = 3
+    decoder_heads: int = 4
+    decoder_position_mode: str = "sum"
+    decoder_dropout: float = 0.0
+    decoder_region_mode: str = "token"
+    audio_segments: int = 8
+    covariates: list[str] | tuple[str, ...] = ("state", "artist", "regions")
+    covariate_drop: float = 0.1
+    region_drop: float = 0.05
+    region_states: dict[str, Any] | None = None
+    scales: dict[str, float] | None = None
+    rank_curves: dict[str, Any] | None = None
+    shared_luck: list[float] | tuple[float, float] = (0.0, 0.0)
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(set(kwargs) - _TRANSFORMERS_KEYS)
@@ -100,7 +163,22 @@ class MP3Config(PreTrainedConfig):
         self.regions = list(self.regions)
         _one_of("position_mode", self.position_mode, POSITION_MODES)
         _one_of("region_mode", self.region_mode, REGION_MODES)
+        _one_of("pooling", self.pooling, POOLINGS)
         _one_of("criterion", self.criterion, tuple(CRITERIA))
+        _one_of("encoder", self.encoder, ENCODERS)
+        _one_of("frequency", self.frequency, ("W", "D"))
+        _one_of("nulls", self.nulls, NULLS)
+        _one_of("likelihood", self.likelihood, LIKELIHOODS)
+        _one_of("decoder_position_mode", self.decoder_position_mode, POSITION_MODES)
+        _one_of("decoder_region_mode", self.decoder_region_mode, REGION_MODES)
+        self.descriptors, self.covariates = list(self.descriptors), list(self.covariates)
+        self.shared_luck = list(self.shared_luck)
+        for group in self.covariates:
+            _one_of("covariates", group, COVARIATES)
+        if self.decoder_width % (4 * self.decoder_heads):
+            raise InputError(
+                f"decoder_width {self.decoder_width} is not a multiple of 4 · decoder_heads {self.decoder_heads}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -114,8 +192,24 @@ class MP3Config(PreTrainedConfig):
         ):
             if not 1 <= patch <= extent or stride < 1:
                 raise InputError(f"{axis}: a patch of {patch} at stride {stride} does not fit {extent} values")
+        if self.stem_blocks < 0:
+            raise InputError(f"stem_blocks is {self.stem_blocks}; it must not be negative")
+        if self.stem_overlap < 1 or self.patch_stride[0] % self.stem_overlap:
+            raise InputError(
+                f"stem_overlap {self.stem_overlap} does not divide a stride of {self.patch_stride[0]} bands"
+            )
+        if self.stem_overlap > 1 and self.patch_size != self.patch_stride:
+            raise InputError(
+                f"stem_overlap {self.stem_overlap} needs patches side by side; "
+                f"patch_size is {self.patch_size} and patch_stride {self.patch_stride}"
+            )
         if len(set(self.regions)) != len(self.regions):
             raise InputError(f"regions {self.regions} name one region twice")
+
+    @classmethod
+    def fields(cls) -> set[str]:
+        """Names of what defines a model, without what transformers keeps beside it."""
+        return {name for name in cls.__annotations__ if not name.startswith("_")} - {"model_type"}
 
     @property
     def targets(self) -> tuple[str, ...]:

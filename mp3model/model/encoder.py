@@ -6,6 +6,7 @@ layer-wise decay and checkpoints fit. AST: Gong, Chung, Glass 2021, arXiv 2104.0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,75 @@ class PatchEmbed(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """(batch, frames, mels) → (batch, width, frequency patches, time patches)."""
         return self.proj(mel.transpose(1, 2).unsqueeze(1))
+
+
+class OverlappingPatchEmbed(nn.Module):
+    """Looks several times a patch along frequency and joins the looks: two convolutions instead of one projection.
+
+    A chord a few bands higher looks the same to the first convolution; side by side, patches would have to learn it
+    at every place anew. After Xiao et al. 2021, arXiv 2106.14881, early convolutions.
+    """
+
+    def __init__(self, width: int, patch: Sequence[int], stride: Sequence[int], overlap: int) -> None:
+        super().__init__()
+        looks, step = width // 2, stride[0] // overlap
+        # As many looks as `overlap` times the patches a projection would cut; what the padding adds is cut off.
+        self.overlap, self.padding = overlap, (patch[0] - step + 1) // 2
+        self.proj = nn.Conv2d(1, looks, (patch[0], patch[1]), (step, stride[1]), padding=(self.padding, 0))
+        self.norm = nn.GroupNorm(groups_of(looks), looks)
+        self.join = nn.Conv2d(looks, width, (overlap, 3), (overlap, 1), padding=(0, 1))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, width, frequency patches, time patches)."""
+        # Channels last: a processor's convolutions are then twice as fast.
+        looks = self.proj(mel.transpose(1, 2).unsqueeze(1)).contiguous(memory_format=torch.channels_last)
+        return self.join(functional.gelu(self.norm(looks)))
+
+
+class ConvolutionBlock(nn.Module):
+    """Residual convolution over a patch and its eight neighbours, for what is the same wherever it happens."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups_of(width), width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.drop = nn.Dropout(dropout)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(batch, width, frequency patches, time patches) → the same shape."""
+        return patches + self.proj(self.drop(functional.gelu(self.conv(self.norm(patches)))))
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation of every channel over the patches, weighed by each region in its own way.
+
+    How much of something there is and how much it changes: attention's average holds the first alone. It reads the
+    patches before positions, dropped patches and blocks, so that what convolutions alone can learn is learnt as such.
+
+    Args:
+        channels: Channels of a patch.
+        width: Width of a state.
+        regions: Region tokens beside it; with none, one state that stands for all.
+    """
+
+    def __init__(self, channels: int, width: int, regions: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2 * channels, width)
+        self.region_gains = nn.Parameter(torch.empty(1, regions, width)) if regions else None
+
+    def forward(self, patches: Tensor, regions: Tensor | None = None) -> Tensor:
+        """(batch, channels, frequency, time) → (batch, regions, width); `regions` are the indices asked for."""
+        deviation = (patches.var(dim=(2, 3), correction=0) + 1e-5).sqrt()
+        state = self.fc(torch.cat([patches.mean(dim=(2, 3)), deviation], dim=1))[:, None]
+        if self.region_gains is None:
+            return state
+        return state * (self.region_gains if regions is None else self.region_gains[:, regions])
+
+
+def groups_of(width: int) -> int:
+    """Groups of a group norm: eight, or fewer where the width does not divide by that."""
+    return math.gcd(8, width)
 
 
 class Attention(nn.Module):
@@ -171,6 +241,11 @@ class AST(nn.Module):
         dropout: After the positions, in attention's projection and in the inner layer.
         drop_path: Stochastic depth of the last block, linearly less before it.
         patch_drop: Share of the patches left out while training.
+        stem_overlap: Looks a patch along frequency, see `OverlappingPatchEmbed`; 1 is AST's projection.
+        stem_blocks: Residual convolutions over the grid of patches before the blocks; 0 is AST.
+        pooling: `tokens`, or `statistics`: the patches' mean and deviation are added to the regions' states.
+
+    The last three are what a start from scratch on a few thousand songs needs; a checkpoint of AST has none of them.
     """
 
     def __init__(
@@ -192,8 +267,18 @@ class AST(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         patch_drop: float = 0.0,
+        stem_overlap: int = 1,
+        stem_blocks: int = 0,
+        pooling: str = "tokens",
     ) -> None:
         super().__init__()
+        if pooling not in ("tokens", "statistics"):
+            raise ValueError(f"pooling is {pooling!r}; it must be tokens or statistics")
+        if stem_overlap < 1 or stride[0] % stem_overlap or (stem_overlap > 1 and list(patch) != list(stride)):
+            raise ValueError(
+                f"stem_overlap {stem_overlap} needs patches side by side whose bands it divides; "
+                f"the patches are {patch[0]} x {patch[1]} at strides {stride[0]} x {stride[1]}"
+            )
         if position_mode not in ("sum", "concat"):
             raise ValueError(f"position_mode is {position_mode!r}; it must be sum or concat")
         self.width, self.position_mode = width, position_mode
@@ -201,7 +286,15 @@ class AST(nn.Module):
         self.grid = grid_of(frames, mels, patch, stride)
         channels = width if position_mode == "sum" else (position_width or width // 4)
         content = width if position_mode == "sum" else width - channels
-        self.patch_embed = PatchEmbed(content, patch, stride)
+        self.patch_embed = (
+            PatchEmbed(content, patch, stride)
+            if stem_overlap == 1
+            else OverlappingPatchEmbed(content, patch, stride, stem_overlap)
+        )
+        # A convolution cannot tell where it is: what a band means to it needs a mark.
+        self.frequency_embed = nn.Parameter(torch.empty(1, content, self.grid[0], 1)) if stem_blocks else None
+        self.stem = nn.Sequential(*(ConvolutionBlock(content, dropout) for _ in range(stem_blocks)))
+        self.pool = StatisticsPooling(content, width, regions) if pooling == "statistics" else None
         self.cls_token = nn.Parameter(torch.empty(1, 1, content))
         self.dist_token = nn.Parameter(torch.empty(1, 1, content))
         self.pos_embed = nn.Parameter(torch.empty(1, PREFIX_TOKENS + self.grid[0] * self.grid[1], channels))
@@ -218,27 +311,43 @@ class AST(nn.Module):
     def reset_parameters(self) -> None:
         """Truncated normal of standard deviation .02 for weights and tokens, as in ViT and DeiT; biases zero."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=(3 * module.weight[0].numel()) ** -0.5)
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         # A patch of 16 × 16 normalised log-mels has a norm near 8, so .02 a weight starts its token small beside a
         # position; the fan-in rule of the convolution keeps both in proportion for every patch size.
         nn.init.normal_(self.patch_embed.proj.weight, std=(self.patch[0] * self.patch[1]) ** -0.5)
-        for parameter in (self.cls_token, self.dist_token, self.pos_embed, self.region_tokens):
+        for parameter in (
+            self.cls_token,
+            self.dist_token,
+            self.pos_embed,
+            self.region_tokens,
+            self.frequency_embed,
+        ):
             if parameter is not None:
                 trunc_normal_(parameter, std=0.02)
         with torch.no_grad():
             self.pos_embed[:, PREFIX_TOKENS:] += sine_positions(self.grid, self.pos_embed.shape[2])
+        if self.pool is not None:
+            nn.init.normal_(self.pool.fc.weight, std=self.pool.fc.in_features**-0.5)
+            if self.pool.region_gains is not None:
+                # Apart from the start: equal gains would have to part before a region's taste can.
+                nn.init.normal_(self.pool.region_gains, mean=1.0, std=0.5)
 
     def forward(self, mel: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, frames, mels) → tokens (batch, 2 + patches, width) and states (batch, regions, width).
+
+        Without region tokens there is no state, or with `statistics` one that stands for all regions.
 
         Args:
             mel: Normalised log-mel spectrograms.
             regions: (asked,) indices of the regions wanted; None is all of them, in their own order.
         """
-        stream = self._embed(mel)
+        patches = self._patches(mel)
+        stream = self._stream(patches)
         readers = 0
         if self.region_tokens is not None:
             asked = self.region_tokens if regions is None else self.region_tokens[:, regions]
@@ -248,7 +357,12 @@ class AST(nn.Module):
             stream = block(stream, readers)
         stream = self.norm(stream)
         split = stream.shape[1] - readers
-        return stream[:, :split], stream[:, split:]
+        tokens, states = stream[:, :split], stream[:, split:]
+        if self.pool is not None:
+            # Without region tokens the pooled state is AST's, the mean of the class and distillation tokens.
+            pooled = states if readers else tokens[:, :PREFIX_TOKENS].mean(dim=1, keepdim=True)
+            states = pooled + self.pool(patches, regions)
+        return tokens, states
 
     def forward_features(self, mel: Tensor) -> Tensor:
         """(batch, frames, mels) → (batch, 2 + patches, width) after the final norm, no region tokens.
@@ -263,30 +377,40 @@ class AST(nn.Module):
 
     def _embed(self, mel: Tensor) -> Tensor:
         """(batch, frames, mels) → (batch, 2 + patches, width), with positions."""
+        return self._stream(self._patches(mel))
+
+    def _patches(self, mel: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, channels, frequency patches, time patches), after the convolutions."""
         if mel.ndim != 3 or mel.shape[2] != self.mels or mel.shape[1] < self.patch[1]:
             raise ValueError(
                 f"spectrograms have shape {tuple(mel.shape)}; (batch, at least {self.patch[1]} frames, "
                 f"{self.mels} mels) is needed"
             )
         patches = self.patch_embed(mel)
+        if self.frequency_embed is None:
+            return patches
+        return self.stem((patches + self.frequency_embed).contiguous(memory_format=torch.channels_last))
+
+    def _stream(self, patches: Tensor) -> Tensor:
+        """(batch, channels, frequency patches, time patches) → (batch, 2 + patches, width), with positions."""
         grid = (patches.shape[2], patches.shape[3])
         positions = resample_positions(self.pos_embed, grid, self.grid)
-        prefix = torch.cat([self.cls_token, self.dist_token], dim=1).expand(len(mel), -1, -1)
+        prefix = torch.cat([self.cls_token, self.dist_token], dim=1).expand(len(patches), -1, -1)
         tokens = torch.cat([prefix.to(patches.dtype), patches.flatten(2).transpose(1, 2)], dim=1)
         if self.position_mode == "sum":
             tokens = tokens + positions
         else:
-            tokens = torch.cat([tokens, positions.expand(len(mel), -1, -1).to(tokens.dtype)], dim=2)
+            tokens = torch.cat([tokens, positions.expand(len(patches), -1, -1).to(tokens.dtype)], dim=2)
         return self.patch_drop(self.pos_drop(tokens))
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, as in timm: positions and learned tokens."""
-        return {"pos_embed", "cls_token", "dist_token", "region_tokens"}
+        return {"pos_embed", "cls_token", "dist_token", "region_tokens", "frequency_embed", "pool.region_gains"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups: the stem, a group a block, and last the final norm, which matches neither."""
         return {
-            "stem": r"^(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)",
+            "stem": r"^(?:cls_token|dist_token|pos_embed|region_tokens|frequency_embed|patch_embed|stem)",
             "blocks": r"^blocks\.(\d+)",
         }
 

@@ -5,7 +5,7 @@ The one place that reads `config.x`; every other module takes plain arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class MP2Model(PreTrainedModel):
             if config.region_mode == "embedding"
             else None
         )
-        self.head = ScalarHead(config.hidden_size, len(config.targets), config.dropout)
+        self.head = ScalarHead(config.hidden_size, len(config.targets), head_dropout(config))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -96,8 +96,8 @@ class MP2Model(PreTrainedModel):
         asked = None if regions is None else self.region_indices(regions).to(mel.device)
         tokens, states = self.encoder(mel, asked)
         if self.encoder.region_tokens is None:
-            # AST pools its class and distillation tokens.
-            pooled = tokens[:, :2].mean(dim=1, keepdim=True)
+            # AST pools its class and distillation tokens; with statistics the encoder has done so.
+            pooled = states if self.encoder.pool is not None else tokens[:, :2].mean(dim=1, keepdim=True)
             if self.region_embed is not None:
                 states = pooled + (self.region_embed if asked is None else self.region_embed[:, asked])
             else:
@@ -131,12 +131,17 @@ class MP2Model(PreTrainedModel):
         twice = [region for region in new if region in self.config.regions]
         if twice:
             raise InputError(f"region {', '.join(twice)} is already known to this model")
-        holder, name = (self.encoder, "region_tokens") if self.config.region_mode == "token" else (self, "region_embed")
-        learned = getattr(holder, name)
-        if learned is not None:
-            with torch.no_grad():
-                added = learned.mean(dim=1, keepdim=True).expand(-1, len(new), -1)
-                setattr(holder, name, nn.Parameter(torch.cat([learned, added], dim=1)))
+        holders: list[tuple[Any, str]] = [
+            (self.encoder, "region_tokens"),
+            (self.encoder.pool, "region_gains"),
+            (self, "region_embed"),
+        ]
+        for holder, name in holders:
+            learned = getattr(holder, name, None)
+            if learned is not None:
+                with torch.no_grad():
+                    added = learned.mean(dim=1, keepdim=True).expand(-1, len(new), -1)
+                    setattr(holder, name, nn.Parameter(torch.cat([learned, added], dim=1)))
         for statistics in (self.config.target_statistics or {}).values():
             mean = np.mean(list(statistics.values()), axis=0).tolist()
             statistics.update({region: list(mean) for region in new})
@@ -173,7 +178,7 @@ class MP2Model(PreTrainedModel):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups for layer-wise decay: the stem, a group a block, and last what matches neither."""
         return {
-            "stem": r"^encoder\.(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)",
+            "stem": r"^encoder\.(?:cls_token|dist_token|pos_embed|region_tokens|frequency_embed|patch_embed|stem)",
             "blocks": r"^encoder\.blocks\.(\d+)",
         }
 
@@ -184,18 +189,21 @@ class MP2Model(PreTrainedModel):
         Raises:
             InputError: If a weight is missing, unknown or of another shape.
         """
-        wants_info = options.pop("output_loading_info", False)
-        model, info = super().from_pretrained(
-            *arguments, **{**options, "use_safetensors": True, "output_loading_info": True}
-        )
-        wrong = sorted(
-            str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[name]
-        )
-        if wrong:
-            raise InputError(
-                f"{arguments[0]}: these weights are missing, unknown or do not fit: {', '.join(wrong[:6])}"
-            )
-        return (model, info) if wants_info else model
+        return strictly_loaded(super().from_pretrained, *arguments, **options)
+
+
+def strictly_loaded(load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """transformers' `from_pretrained`, given as `load`, which alone would pass over what is missing.
+
+    Raises:
+        InputError: If a weight is missing, unknown or of another shape.
+    """
+    wants_info = options.pop("output_loading_info", False)
+    model, info = load(*arguments, **{**options, "use_safetensors": True, "output_loading_info": True})
+    wrong = sorted(str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[name])
+    if wrong:
+        raise InputError(f"{arguments[0]}: these weights are missing, unknown or do not fit: {', '.join(wrong[:6])}")
+    return (model, info) if wants_info else model
 
 
 def encoder_arguments(config: MP3Config) -> dict[str, Any]:
@@ -217,7 +225,15 @@ def encoder_arguments(config: MP3Config) -> dict[str, Any]:
         "dropout": config.dropout,
         "drop_path": config.drop_path,
         "patch_drop": config.patch_drop,
+        "stem_overlap": config.stem_overlap,
+        "stem_blocks": config.stem_blocks,
+        "pooling": config.pooling,
     }
+
+
+def head_dropout(config: MP3Config) -> float:
+    """Dropout before a head: its own, or that of all other layers."""
+    return config.dropout if config.head_dropout is None else config.head_dropout
 
 
 def mp2_from_encoder(encoder: AST, config: MP3Config) -> MP2Model:

@@ -154,6 +154,18 @@ class CurveArrays:
         return np.where(self.state == UNKNOWN, np.nan, np.where(without_chart, self.streams, known))
 
 
+def taken(curves: CurveArrays, rows: np.ndarray) -> CurveArrays:
+    """The curves at these positions."""
+    return CurveArrays(
+        curves.streams[rows],
+        curves.rank[rows],
+        curves.state[rows],
+        curves.lowest[rows],
+        curves.floor[rows],
+        curves.charted[rows],
+    )
+
+
 def charted_rows(dataset: DatasetFolder) -> np.ndarray:
     """Which curve rows show their track on a chart: (rows,) bool.
 

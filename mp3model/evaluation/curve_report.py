@@ -1,0 +1,208 @@
+"""Forecast curves of several systems and what happened in; nested scores, the closing table of MP3 out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mp3model.evaluation.accuracy import (
+    QUANTILES,
+    CurveForecasts,
+    CurveTruth,
+    covered,
+    paired_curve_differences,
+    pit_deviation,
+    randomised_pit,
+    score_curves,
+    skill_scores,
+)
+from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
+from mp3model.tables.curves import log_streams
+
+_COLUMNS = {
+    "spearman": "Spearman",
+    "crps_logfloor": "CRPS",
+    "mae_logfloor": "MAE log10",
+    "wape": "WAPE %",
+    "cov80": "80 % covers",
+    "mae_length": "MAE length",
+}
+
+
+def target_name(observed: int) -> str:
+    """What a report calls the streams after so many observed periods: `total`, `remaining_1`, …"""
+    return "total" if observed == 0 else f"remaining_{observed}"
+
+
+def add_scores(
+    report: dict[str, Any],
+    split: str,
+    observed: int,
+    truth: CurveTruth,
+    forecasts: CurveForecasts,
+    rivals: Mapping[str, CurveForecasts | None],
+    seed: int = 0,
+    replicates: int = 200,
+) -> None:
+    """Scores a system and its rivals on one split at one number of observed periods, in place.
+
+    Args:
+        report: Gets `[split][target]`, `baselines[name][split][target]` and
+            `differences[split][target][name][measure]` (the system less the rival, over artists).
+        split: Its name.
+        observed: Periods known.
+        truth: What happened.
+        forecasts: Of the system.
+        rivals: Name → forecasts of the same rows, None of one that cannot forecast here.
+        seed, replicates: Of the bootstrap by artist.
+    """
+    target = target_name(observed)
+    report.setdefault(split, {})[target] = score_curves(truth, forecasts, observed, seed, replicates)
+    for name, other in rivals.items():
+        if other is None:
+            continue
+        place = report.setdefault("baselines", {}).setdefault(name, {}).setdefault(split, {})
+        place[target] = score_curves(truth, other, observed, seed, replicates)
+        difference = paired_curve_differences(truth, forecasts, other, observed, seed, replicates)
+        report.setdefault("differences", {}).setdefault(split, {}).setdefault(target, {})[name] = {
+            measure: asdict(interval) for measure, interval in difference.items()
+        }
+
+
+def calibration_of(totals: np.ndarray, true: np.ndarray, regions: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """How well sampled totals cover the truth.
+
+    Args:
+        totals: (n, paths) sampled streams of the periods after the observed ones.
+        true: (n,) what happened; NaN rows are left out.
+        regions: (n,) names.
+        seed: Of the randomised PIT.
+
+    Returns:
+        `pit_deviation` (largest distance of a decile from uniform), `cov80` over all, `cov80_regions` a region with at
+        least 30 rows, `cov80_top` of the tenth of the rows with most streams in their region.
+    """
+    known = np.isfinite(true)
+    totals, true, regions = totals[known], true[known], regions[known]
+    low, high = np.quantile(totals, [0.1, 0.9], axis=1)
+    inside = covered(true, low, high)
+    by_region, top = {}, np.zeros(len(true), bool)
+    for region in sorted(set(regions)):
+        at = np.flatnonzero(regions == region)
+        if len(at) >= 30:
+            by_region[str(region)] = float(inside[at].mean())
+        top[at[true[at] >= np.quantile(true[at], 0.9)]] = True
+    return {
+        "pit_deviation": float(pit_deviation(randomised_pit(true, totals, seed))),
+        "cov80": float(inside.mean()),
+        "cov80_regions": by_region,
+        "cov80_top": float(inside[top].mean()) if top.any() else None,
+    }
+
+
+def add_skill(
+    report: dict[str, Any],
+    split: str,
+    observed: int,
+    frame: pd.DataFrame,
+    quantiles: np.ndarray,
+    train: pd.DataFrame,
+    oracles: dict[str, pd.DataFrame],
+    seed: int = 0,
+) -> None:
+    """Adds where totals stand between the region's climatology (0) and each oracle (1), in place.
+
+    Args:
+        report: Gets `skill[split][target]["… of ORACLE"]`.
+        split, observed: As for `add_scores`.
+        frame: `song_id, artist, region, true` in log10(1 + streams).
+        quantiles: (n, 9) of the system, in streams.
+        train: `region, true` of the training split, whose quantiles are the climatology.
+        oracles: Name → the rows with `0.1` … `0.9`, in log10(1 + streams).
+        seed: Of the bootstrap by artist.
+    """
+    ours = frame.assign(**dict(zip(QUANTILES, log_streams(quantiles).T, strict=True)))
+    climatology = with_quantiles(frame, quantiles_of_rows(train), 0.0)
+    place = report.setdefault("skill", {}).setdefault(split, {}).setdefault(target_name(observed), {})
+    for name, oracle in oracles.items():
+        systems = {"model": ours, "climatology": climatology, name: oracle}
+        found = skill_scores(systems, "climatology", name, seed=seed)
+        place[name] = found["model"] | {
+            "crps_climatology": found["climatology"]["crps"],
+            "crps_oracle": found[name]["crps"],
+        }
+
+
+def curve_table(report: dict[str, Any], split: str, system: str) -> str:
+    """The table an MP3 run ends with: a section for each number of observed periods, a row a system.
+
+    Args:
+        report: Filled by `add_scores`.
+        split: Which one to print.
+        system: The model's name.
+    """
+    if not report.get(split):
+        return f"No debut in the {split} split."
+    return "\n\n".join(_section(report, split, target, system) for target in report[split])
+
+
+def _section(report: dict[str, Any], split: str, target: str, system: str) -> str:
+    scores = report[split][target]
+    rivals = {
+        name: splits[split][target]
+        for name, splits in report.get("baselines", {}).items()
+        if target in splits.get(split, {})
+    }
+    differences = report.get("differences", {}).get(split, {}).get(target, {})
+    known = [name for name in _COLUMNS if scores.get(name) is not None]
+    rows = [("", *(_COLUMNS[name] for name in known))]
+    rows += [
+        (
+            name.replace("_", " "),
+            *(_cell(values.get(measure), values.get(f"{measure}_ci"), measure) for measure in known),
+        )
+        for name, values in {system: scores, **rivals}.items()
+    ]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        f"{_title(target)} on the {split} split: {scores['n_rows']} debuts, {scores['n_artists']} artists; "
+        f"Spearman mean over {scores['n_regions']} regions; [95 % by artist]"
+    ]
+    lines += [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    for name, measures in differences.items():
+        shown = [
+            f"{_COLUMNS[m]} {_cell(measures[m]['value'], (measures[m]['low'], measures[m]['high']), m)}"
+            for m in ("crps_logfloor", "wape")
+            if m in measures
+        ]
+        lines.append(f"{system} less {name.replace('_', ' ')}: {', '.join(shown)}")
+    for name, skill in report.get("skill", {}).get(split, {}).get(target, {}).items():
+        lines.append(
+            f"skill, with 1 the {name.replace('_', ' ')}: {_cell(skill['skill'], skill.get('skill_ci'), 'skill')}"
+        )
+    calibration = scores.get("calibration")
+    if calibration:
+        lines.append(
+            f"largest distance of a PIT decile from uniform {calibration['pit_deviation']:.3f}; 80 % intervals cover "
+            f"{100 * calibration['cov80']:.1f} %"
+        )
+    return "\n".join(lines)
+
+
+def _title(target: str) -> str:
+    return "total" if target == "total" else f"streams after {target.removeprefix('remaining_')} observed period(s)"
+
+
+def _cell(value: float | None, interval: Any, measure: str) -> str:
+    if value is None:
+        return "undefined"
+    digits = 1 if measure == "wape" else 3
+    bounds = f" [{interval[0]:.{digits}f} {interval[1]:.{digits}f}]" if interval and interval[0] is not None else ""
+    return f"{value:.{digits}f}{bounds}"

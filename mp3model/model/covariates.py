@@ -1,0 +1,345 @@
+"""Rows (song, region, debut, cut-off) in, what may be known of them out: arrays for a batch, then context tokens.
+
+`Covariates` gathers with numpy from a `History`; `ContextEncoder` turns a batch of it into the tokens that the curve
+decoder attends to. Every group of inputs may be absent in use, so each is dropped now and then in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mp3model.files import InputError
+from mp3model.tables.calendar import calendar_features
+from mp3model.tables.curves import BELOW, OBSERVED, PERIOD_DAYS, UNKNOWN, CurveArrays, period_dates
+from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES, History, RegionStates
+
+# Groups of inputs a model may be given, each absent in use if the user has none of it.
+GROUPS = ("state", "artist", "regions", "release")
+# Lives looked at: the song's in other regions, the artist's here (as tokens), the artist's elsewhere (as statistics).
+OTHER_REGIONS, ARTIST_HERE, ARTIST_ELSEWHERE = 48, 12, 64
+OTHER_REGION_TOKEN, ARTIST_TOKEN = 0, 1
+TOKEN_FEATURES = len(LIFE_FEATURES) + 3
+_STATISTICS = {"artist": 27, "regions": 12, "release": 8, "state": len(STATE_FEATURES)}
+
+
+def static_width(groups: tuple[str, ...] | list[str]) -> int:
+    """How many static features the groups have together."""
+    return sum(_STATISTICS[group] for group in groups)
+
+
+def _days(dates: Any) -> np.ndarray:
+    return np.asarray(dates, dtype="datetime64[D]").astype(np.int64)
+
+
+@dataclass
+class Covariates:
+    """Gathers what may be known of rows as of their cut-offs.
+
+    Attributes:
+        regions: The model's, in its order; others become the unknown region.
+        frequency: `W` or `D`.
+        horizon: Periods of a curve.
+        groups: Of `GROUPS`.
+        states: State of the regions by date, of the dataset or as stored with the model.
+        history: Lives of other songs, or None where no dataset is on hand.
+    """
+
+    regions: list[str]
+    frequency: str
+    horizon: int
+    groups: tuple[str, ...]
+    states: RegionStates
+    history: History | None = None
+    _region_place: pd.Index = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._region_place = pd.Index(self.regions)
+
+    def gather(self, rows: pd.DataFrame, curves: CurveArrays | None = None) -> dict[str, np.ndarray]:
+        """Arrays of n rows.
+
+        Args:
+            rows: `song_id, artist` (its key), `region, debut, cutoff, observed`; with the release group also
+                `release_date`. `observed` periods from debut on may be read from `curves`.
+            curves: The rows' curves over the horizon; None where nothing is observed.
+
+        Returns:
+            `region` (n,), `static` (n, S), `calendar` (n, H, C), `tokens` (n, M, F), `token_kind`, `token_region` and
+            `token_known` (n, M), `floor` (n,) streams, `last_threshold` (n,), `observed` (n,), and of the curve, in
+            log10 of floor units, `value`, `state` and `threshold` (n, H): all of the horizon, for training; what lies
+            after the observed periods is masked by the decoder, or by `only_observed` before.
+
+        Raises:
+            InputError: If a region has no state on or before its cut-off, so that its scale is unknown.
+        """
+        cutoff = _days(rows["cutoff"])
+        position = self._state_positions(rows)
+        state = self.states.values[position]
+        scale_day = np.minimum(cutoff, _days(rows["debut"]) - PERIOD_DAYS[self.frequency])
+        at_debut = self.states.at(rows["region"], scale_day.astype("datetime64[D]"))
+        # A region whose charts begin with this debut has its first floor at it, known from the first period on.
+        floor = self.states.floor[np.where(at_debut >= 0, at_debut, position)]
+        shift = np.log10(self.states.floor[position] / floor)
+        lowest = state[:, STATE_FEATURES.index("log_lowest")] + shift
+        batch = {
+            "region": self.region_codes(rows["region"]),
+            "observed": rows["observed"].to_numpy(dtype=np.int64),
+            "floor": floor,
+            "last_threshold": lowest.astype(np.float32),
+            "calendar": calendar_features(
+                period_dates(rows["debut"], self.horizon, self.frequency), rows["region"], self.frequency
+            ),
+        }
+        batch |= self._related(rows, cutoff, state)
+        batch |= self._curve(curves, floor, len(rows))
+        return batch
+
+    def _state_positions(self, rows: pd.DataFrame) -> np.ndarray:
+        position = self.states.at(rows["region"], rows["cutoff"])
+        if (position < 0).any():
+            row = rows.iloc[int(np.flatnonzero(position < 0)[0])]
+            raise InputError(
+                f"region {row['region']} has no chart or streams on or before {pd.Timestamp(row['cutoff']).date()}, so "
+                f"its scale is unknown; known regions are {', '.join(self.states.regions)}"
+            )
+        return position
+
+    def region_codes(self, regions: Any) -> np.ndarray:
+        """Names → places among the model's regions, the last place + 1 for any other."""
+        found = self._region_place.get_indexer(pd.Index(np.asarray(regions, dtype=object)))
+        return np.where(found >= 0, found, len(self.regions)).astype(np.int64)
+
+    def _related(self, rows: pd.DataFrame, cutoff: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
+        n, debut = len(rows), _days(rows["debut"])
+        period = PERIOD_DAYS[self.frequency]
+        none = np.full((n, 1), -1)
+        if self.history is None:
+            others, here, elsewhere = none, none, none
+        else:
+            history, song, region, artist = self.history, rows["song_id"], rows["region"], rows["artist"]
+            others = history.other_regions(song, region, cutoff, OTHER_REGIONS)
+            here = history.artist_here(artist, song, region, cutoff, ARTIST_HERE)
+            elsewhere = history.artist_elsewhere(artist, song, region, cutoff, ARTIST_ELSEWHERE)
+        others = none if "regions" not in self.groups else others[:, : _longest(others)]
+        here = none if "artist" not in self.groups else here[:, : _longest(here)]
+
+        def features(lives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """Life features, and how many periods before this debut each life began."""
+            if self.history is None or not len(self.history.lives.debut):
+                return np.zeros((*lives.shape, len(LIFE_FEATURES)), np.float32), np.zeros(lives.shape)
+            began = (debut[:, None] - self.history.lives.debut[lives]) / period
+            return self.history.life_features(lives, cutoff), np.where(lives >= 0, began, 0)
+
+        other_features, other_lead = features(others)
+        here_features, here_lead = features(here)
+        parts = {"state": state}
+        if "artist" in self.groups:
+            parts["artist"] = np.concatenate(
+                [
+                    _summary(here_features, here >= 0),
+                    _summary(here_features, (here >= 0) & (here_lead == 0))[:, :7],
+                    _summary(features(elsewhere)[0], elsewhere >= 0)[:, :8],
+                ],
+                axis=1,
+            )
+        if "regions" in self.groups:
+            parts["regions"] = _summary(other_features, others >= 0)
+        if "release" in self.groups:
+            parts["release"] = self._release(rows)
+        token_features = np.concatenate(
+            [_token_features(other_features, other_lead), _token_features(here_features, here_lead)], axis=1
+        )
+        lives = np.concatenate([others, here], axis=1)
+        kind = np.concatenate([np.full(others.shape, OTHER_REGION_TOKEN), np.full(here.shape, ARTIST_TOKEN)], axis=1)
+        token_region = np.full(lives.shape, len(self.regions))
+        if self.history is not None and len(self.history.lives.regions):
+            token_region = np.where(
+                lives >= 0, self.region_codes(self.history.lives.regions)[self._life_region(lives)], token_region
+            )
+        return {
+            "static": np.concatenate([parts[group] for group in self.groups], axis=1).astype(np.float32),
+            "tokens": token_features,
+            "token_kind": kind,
+            "token_region": token_region.astype(np.int64),
+            "token_known": lives >= 0,
+        }
+
+    def _life_region(self, lives: np.ndarray) -> np.ndarray:
+        assert self.history is not None
+        return self.history.lives.region[lives]
+
+    def _release(self, rows: pd.DataFrame) -> np.ndarray:
+        """Days of the first period on which the song is out, as one of eight classes; the last is all of a week."""
+        out = _days(rows["debut"]) - _days(rows["release_date"]) + 1
+        full = PERIOD_DAYS[self.frequency]
+        classes = np.where(out >= full, 7, np.clip(out, 0, 6))
+        return np.eye(8, dtype=np.float32)[classes]
+
+    def _curve(self, curves: CurveArrays | None, floor: np.ndarray, n: int) -> dict[str, np.ndarray]:
+        shape = (n, self.horizon)
+        if curves is None:
+            return {
+                "value": np.zeros(shape, np.float32),
+                "state": np.full(shape, UNKNOWN, np.int64),
+                "threshold": np.zeros(shape, np.float32),
+            }
+        lowest = np.where(np.isnan(curves.lowest), 1.0, curves.lowest)
+        charted = (curves.state == OBSERVED) & (curves.streams > 0)
+        below = (curves.state == BELOW) | ((curves.state == OBSERVED) & ~charted)
+        threshold = np.log10(np.maximum(lowest, 1.0) / floor[:, None])
+        # The lowest on a chart has exactly `lowest`; rounding must not put it below.
+        value = np.log10(np.where(charted, curves.streams, 1.0) / floor[:, None])
+        return {
+            "value": np.where(charted, value, 0).astype(np.float32),
+            "state": np.where(charted, OBSERVED, np.where(below, BELOW, UNKNOWN)).astype(np.int64),
+            "threshold": np.where(charted, np.minimum(threshold, value), threshold).astype(np.float32),
+        }
+
+
+def only_observed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch without anything of its curves after the observed periods, as a forecast must not even hold it."""
+    later = np.arange(batch["state"].shape[1]) >= batch["observed"][:, None]
+    return batch | {
+        "value": np.where(later, 0, batch["value"]).astype(np.float32),
+        "state": np.where(later, UNKNOWN, batch["state"]),
+        "threshold": np.where(later, batch["last_threshold"][:, None], batch["threshold"]).astype(np.float32),
+    }
+
+
+def _longest(lives: np.ndarray) -> int:
+    return max(1, int((lives >= 0).sum(axis=1).max(initial=0)))
+
+
+def _summary(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Life features (n, M, F) → (n, 12): how many; means, maxima and the latest of them; 0 where there is none."""
+    weight = known[..., None]
+    count = known.sum(axis=1)
+    mean = (features * weight).sum(axis=1) / np.maximum(count, 1)[:, None]
+    at = {name: LIFE_FEATURES.index(name) for name in LIFE_FEATURES}
+    largest = np.where(weight, features, -np.inf).max(axis=1, initial=-np.inf)
+    largest = np.where(count[:, None] > 0, largest, 0)
+    first = known.argmax(axis=1)
+    latest = np.where(count[:, None] > 0, features[np.arange(len(features)), first], 0)
+    columns = [
+        np.log1p(count),
+        mean[:, at["total"]],
+        mean[:, at["debut"]],
+        mean[:, at["last"]],
+        mean[:, at["on_chart"]],
+        largest[:, at["total"]],
+        largest[:, at["last"]],
+        latest[:, at["log_age"]],
+        mean[:, at["length"]],
+        latest[:, at["total"]],
+        latest[:, at["debut"]],
+        latest[:, at["last"]],
+    ]
+    return np.column_stack(columns).astype(np.float32)
+
+
+def _token_features(features: np.ndarray, lead: np.ndarray) -> np.ndarray:
+    """(n, M, F) and leads in periods (n, M) → (n, M, TOKEN_FEATURES)."""
+    signed = np.sign(lead) * np.log1p(np.abs(lead))
+    extra = np.stack([signed, lead == 0, np.abs(lead) <= 1], axis=-1)
+    return np.concatenate([features, extra], axis=-1).astype(np.float32)
+
+
+def training_statistics(static: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of static features over training rows; one that never varies is left at 1."""
+    deviation = static.std(axis=0)
+    return {"mean": static.mean(axis=0).tolist(), "std": np.where(deviation > 1e-6, deviation, 1).tolist()}
+
+
+class ContextEncoder(nn.Module):
+    """Covariates of n rows → one summary vector and context tokens a row.
+
+    Args:
+        width: Of every token.
+        regions: How many the model knows; one more stands for any other.
+        groups: Of `GROUPS`, in the order of the static features.
+        descriptors: How many audio descriptors, 0 for none.
+        drop: Probability with which each group is absent for a row in training.
+        region_drop: Probability with which a row's region is unknown in training.
+        region_mode: `token` gives the region a context token of its own, `embedding` adds it to the summary, `none`
+            leaves it out.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        regions: int,
+        groups: tuple[str, ...] | list[str],
+        descriptors: int = 0,
+        drop: float = 0.1,
+        region_drop: float = 0.05,
+        region_mode: str = "token",
+    ) -> None:
+        super().__init__()
+        self.groups, self.drop, self.region_drop, self.region_mode = tuple(groups), drop, region_drop, region_mode
+        self.widths = [_STATISTICS[group] for group in self.groups]
+        self.region = nn.Embedding(regions + 1, width)
+        nn.init.normal_(self.region.weight, std=0.02)
+        self.token_region = nn.Embedding(regions + 1, width)
+        nn.init.normal_(self.token_region.weight, std=0.02)
+        self.kind = nn.Embedding(2, width)
+        nn.init.normal_(self.kind.weight, std=0.02)
+        self.token = nn.Sequential(nn.Linear(TOKEN_FEATURES, width), nn.GELU(), nn.Linear(width, width))
+        self.static = nn.Sequential(
+            nn.Linear(sum(self.widths) + len(self.groups), 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.descriptors = (
+            nn.Sequential(nn.Linear(descriptors, width), nn.GELU(), nn.Linear(width, width)) if descriptors else None
+        )
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(sum(self.widths)))
+        self.register_buffer("std", torch.ones(sum(self.widths)))
+
+    def forward(self, batch: dict[str, Tensor], absent: tuple[str, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
+        """Batch of n rows → summary (n, width), context (n, tokens, width), known (n, tokens) bool.
+
+        Args:
+            batch: Tensors of `Covariates.gather`, and `descriptors` (n, descriptors), NaN for rows without.
+            absent: Groups that the user has nothing of.
+        """
+        n, device = len(batch["region"]), batch["static"].device
+        present = torch.tensor([group not in absent for group in self.groups], device=device).expand(n, -1)
+        region = batch["region"]
+        if self.training and self.drop:
+            present = present & (torch.rand(n, len(self.groups), device=device) >= self.drop)
+        if self.training and self.region_drop:
+            unknown = torch.rand(n, device=device) < self.region_drop
+            region = torch.where(unknown, self.region.num_embeddings - 1, region)
+        scaled = ((batch["static"] - self.mean) / self.std).clamp(-6, 6)
+        parts = [part * present[:, [place]] for place, part in enumerate(scaled.split(self.widths, dim=1))]
+        summary = self.static(torch.cat([*parts, present.to(scaled.dtype)], dim=1))
+        own = self.region(region)
+        if self.region_mode == "embedding":
+            summary = summary + own
+        tokens = self.token(batch["tokens"]) + self.token_region(batch["token_region"]) + self.kind(batch["token_kind"])
+        known = (
+            batch["token_known"]
+            & self._token_groups(present)[batch["token_kind"], torch.arange(n, device=device)[:, None]]
+        )
+        leading = [summary, own] if self.region_mode == "token" else [summary]
+        leading_known = torch.ones(n, len(leading), dtype=torch.bool, device=device)
+        if self.descriptors is not None:
+            given = batch["descriptors"]
+            leading.append(self.descriptors(given.nan_to_num(0.0)))
+            leading_known = torch.cat([leading_known, ~given.isnan().any(dim=1, keepdim=True)], dim=1)
+        context = torch.cat([torch.stack(leading, dim=1), tokens], dim=1)
+        return summary, context, torch.cat([leading_known, known], dim=1)
+
+    def _token_groups(self, present: Tensor) -> Tensor:
+        """Whether each kind of token may be seen: (2, n)."""
+        rows = [
+            present[:, self.groups.index(group)] if group in self.groups else torch.zeros_like(present[:, 0])
+            for group in ("regions", "artist")
+        ]
+        return torch.stack(rows)

@@ -1,0 +1,227 @@
+"""Decoder states in, a censored distribution of the curve out: its likelihood, and sample paths from uniform numbers.
+
+All values are log10(streams / floor). A period on the chart has a density; a period below the chart is known only to
+have less than the chart's lowest, so it counts with the distribution function there (left-censoring, Tobit); an unknown
+period counts nothing. The first period is known to be on the chart, so its distribution is the one above the lowest.
+Both heads map uniform numbers to values by inverting distribution functions, so that equal numbers give equal paths:
+a redrawn forecast moves only as far as the forecast did, and regions can share their luck.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mp3model.tables.curves import BELOW, OBSERVED
+
+_LOG_SCALE_BOUNDS = (-4.5, 1.0)
+_BISECTIONS = 24
+
+
+def normal_log_density(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log density of a normal distribution, broadcast."""
+    standard = (value - mean) * torch.exp(-log_scale)
+    return -0.5 * standard.square() - log_scale - 0.5 * math.log(2 * math.pi)
+
+
+def normal_log_cdf(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log of the normal distribution function, exact far into the lower tail."""
+    return torch.special.log_ndtr((value - mean) * torch.exp(-log_scale))
+
+
+def log_survival(log_cdf: Tensor) -> Tensor:
+    """log(1 − exp(log_cdf)), of a log distribution function bounded away from certainty."""
+    return torch.log(-torch.expm1(log_cdf.clamp(max=-1e-6)))
+
+
+def censored_log_likelihood(log_density: Tensor, log_cdf: Tensor, state: Tensor) -> Tensor:
+    """Per period: the density where observed, the distribution function at the lowest where below, else 0.
+
+    Args:
+        log_density: At the observed value.
+        log_cdf: At the chart's lowest.
+        state: OBSERVED, BELOW or UNKNOWN, broadcast against both.
+    """
+    return torch.where(state == OBSERVED, log_density, torch.where(state == BELOW, log_cdf, 0.0))
+
+
+class AutoregressiveHead(nn.Module):
+    """A mixture of normals for each period given the periods before it: (…, width) states → log weights, means, scales.
+
+    Means are measured from the last value on the curve, which is what a period is most like.
+
+    Args:
+        width: Of the decoder's states.
+        components: Normals a mixture.
+    """
+
+    joint = False
+
+    def __init__(self, width: int, components: int) -> None:
+        super().__init__()
+        self.components = components
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 3 * components + 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        with torch.no_grad():
+            # Components start apart, or they would all learn the same.
+            self.project.bias[components : 2 * components] = torch.linspace(-0.6, 0.6, components)
+            self.project.bias[2 * components : 3 * components] = -1.0
+            self.project.bias[-1] = 1.0
+
+    def forward(self, states: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(…, width), (…) last value → log weights, means and log scales (…, components)."""
+        raw, keep = self.project(self.norm(states)).split([3 * self.components, 1], dim=-1)
+        weight, mean, scale = raw.chunk(3, dim=-1)
+        mean = mean + torch.sigmoid(keep) * anchor[..., None]
+        return weight.log_softmax(-1), mean, scale.clamp(*_LOG_SCALE_BOUNDS)
+
+    def log_likelihood(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """(n, periods, components) parameters → log likelihood of each period given the ones before: (n, periods)."""
+        weight, mean, scale = parameters
+        value, threshold = batch["value"][..., None], batch["threshold"][..., None]
+        density = torch.logsumexp(weight + normal_log_density(value, mean, scale), dim=-1)
+        below = torch.logsumexp(weight + normal_log_cdf(threshold, mean, scale), dim=-1).clamp(max=0)
+        result = censored_log_likelihood(density, below, batch["state"])
+        # The first period is on the chart: everything here is given that.
+        first = torch.where(batch["state"][:, 0] == OBSERVED, log_survival(below[:, 0]), 0.0)
+        return torch.cat([result[:, :1] - first[:, None], result[:, 1:]], dim=1)
+
+    def place(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor], uniform: Tensor) -> Tensor:
+        """Where each period lies in its distribution, (n, periods); at random within what is below a chart."""
+
+        def cdf(value: Tensor) -> Tensor:
+            weight, mean, scale = parameters
+            return torch.logsumexp(weight + normal_log_cdf(value[..., None], mean, scale), dim=-1).exp()
+
+        return _placed(cdf(batch["value"]), cdf(batch["threshold"]), batch, uniform)
+
+    def draw(
+        self, parameters: tuple[Tensor, Tensor, Tensor], uniform: Tensor, threshold: Tensor, first: bool
+    ) -> Tensor:
+        """Values at which the mixture's distribution function is `uniform`: any shape (…).
+
+        Args:
+            parameters: (…, components).
+            uniform: (…) in (0, 1).
+            threshold: (…) the chart's lowest.
+            first: Draw given that the value is above the threshold.
+        """
+        weight, mean, scale = parameters
+        if first:
+            below = torch.logsumexp(weight + normal_log_cdf(threshold[..., None], mean, scale), dim=-1).exp()
+            uniform = below + uniform * (1 - below)
+        value = mixture_quantile(weight, mean, scale, uniform)
+        return torch.maximum(value, threshold) if first else value
+
+
+def mixture_quantile(log_weight: Tensor, mean: Tensor, log_scale: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse of a normal mixture's distribution function by bisection: (…, components), (…) → (…).
+
+    The quantile of a mixture lies between the smallest and the largest of its components' quantiles.
+    """
+    weight, deviation = log_weight.exp(), log_scale.exp()
+    uniform = uniform.clamp(1e-6, 1 - 1e-6)
+    each = mean + deviation * torch.special.ndtri(uniform)[..., None]
+    low, high = each.amin(-1), each.amax(-1)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        reached = (weight * torch.special.ndtr((middle[..., None] - mean) / deviation)).sum(-1) >= uniform
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    return (low + high) / 2
+
+
+class JointHead(nn.Module):
+    """A mixture of whole curves: given its component a curve's periods are independent normals, so the likelihood of
+    any set of observed, censored and unknown periods is closed-form, and a path takes one pass of the decoder.
+
+    Args:
+        width: Of the decoder's states.
+        components: Curves a mixture.
+    """
+
+    joint = True
+
+    def __init__(self, width: int, components: int) -> None:
+        super().__init__()
+        self.components = components
+        self.norm = nn.LayerNorm(width)
+        self.weight = nn.Linear(width, components)
+        self.project = nn.Linear(width, 2 * components)
+        for layer in (self.weight, self.project):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.project.bias[:components] = torch.linspace(-1.5, 1.5, components)
+            self.project.bias[components:] = -1.0
+
+    def forward(self, states: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, periods, width) → log weights (n, components), means and log scales (n, periods, components)."""
+        states = self.norm(states)
+        mean, scale = self.project(states).chunk(2, dim=-1)
+        return self.weight(states.mean(dim=1)).log_softmax(-1), mean, scale.clamp(*_LOG_SCALE_BOUNDS)
+
+    def log_likelihood(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """Log likelihood of the periods after the observed ones, together, in the first of them: (n, periods)."""
+        weight, mean, scale = parameters
+        periods = torch.arange(mean.shape[1], device=mean.device)
+        later = periods >= batch["observed"][:, None]
+        below = normal_log_cdf(batch["threshold"][..., None], mean, scale)
+        each = censored_log_likelihood(
+            normal_log_density(batch["value"][..., None], mean, scale), below, batch["state"][..., None]
+        )
+        together = torch.logsumexp(weight + (each * later[..., None]).sum(1), dim=-1)
+        unseen = (batch["observed"] == 0) & (batch["state"][:, 0] == OBSERVED)
+        on_chart = torch.logsumexp(weight + log_survival(below[:, 0]), dim=-1)
+        together = together - torch.where(unseen, on_chart, 0.0)
+        return torch.where(periods == batch["observed"][:, None], together[:, None], 0.0)
+
+    def place(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor], uniform: Tensor) -> Tensor:
+        """As of `AutoregressiveHead`, in each period's own distribution."""
+
+        def cdf(value: Tensor) -> Tensor:
+            weight, mean, scale = parameters
+            each = normal_log_cdf(value[..., None], mean, scale)
+            return torch.logsumexp(weight[:, None] + each, dim=-1).exp()
+
+        return _placed(cdf(batch["value"]), cdf(batch["threshold"]), batch, uniform)
+
+    def draw(
+        self, parameters: tuple[Tensor, Tensor, Tensor], uniform: Tensor, component: Tensor, batch: dict[str, Tensor]
+    ) -> Tensor:
+        """Paths (n, paths, periods) from uniform numbers of that shape and one a path for its component (n, paths)."""
+        weight, mean, scale = parameters
+        threshold = batch["last_threshold"]
+        below = normal_log_cdf(threshold[:, None, None], mean, scale)[:, 0]
+        unseen = (batch["observed"] == 0)[:, None]
+        weight = torch.where(unseen, (weight + log_survival(below)).log_softmax(-1), weight)
+        # From low curves to high, so that a larger number is a better path.
+        order = mean.mean(dim=1).argsort(dim=-1)
+        reached = weight.exp().gather(-1, order).cumsum(-1)
+        chosen = torch.searchsorted(reached.contiguous(), component.contiguous()).clamp(max=self.components - 1)
+        chosen = order.gather(-1, chosen)
+        take = chosen[:, :, None].expand(-1, -1, mean.shape[1])
+        mean, scale = (part.transpose(1, 2).gather(1, take) for part in (mean, scale))
+        first = below.exp().gather(-1, chosen)
+        start = torch.where(unseen, first + uniform[..., 0] * (1 - first), uniform[..., 0])
+        uniform = torch.cat([start[..., None], uniform[..., 1:]], dim=-1).clamp(1e-6, 1 - 1e-6)
+        paths = mean + scale.exp() * torch.special.ndtri(uniform)
+        first_period = torch.where(unseen, torch.maximum(paths[..., 0], threshold[:, None]), paths[..., 0])
+        return torch.cat([first_period[..., None], paths[..., 1:]], dim=-1)
+
+
+def _placed(at_value: Tensor, at_threshold: Tensor, batch: dict[str, Tensor], uniform: Tensor) -> Tensor:
+    """PIT from the distribution function at the value and at the chart's lowest; the first period is above that."""
+    place = torch.where(batch["state"] == OBSERVED, at_value, uniform * at_threshold)
+    first = (at_value[:, 0] - at_threshold[:, 0]) / (1 - at_threshold[:, 0]).clamp(min=1e-6)
+    start = torch.where(batch["state"][:, 0] == OBSERVED, first, place[:, 0])
+    return torch.cat([start[:, None], place[:, 1:]], dim=1).clamp(1e-6, 1 - 1e-6)
+
+
+HEADS: dict[str, type[AutoregressiveHead] | type[JointHead]] = {
+    "autoregressive": AutoregressiveHead,
+    "joint": JointHead,
+}

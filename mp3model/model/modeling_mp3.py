@@ -1,0 +1,311 @@
+"""Rows of songs in regions, with audio and what else is known, in; the likelihood of their curves, or paths, out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from mp3model.config import MP3Config
+from mp3model.files import InputError
+from mp3model.model.covariates import ContextEncoder
+from mp3model.model.curve_heads import HEADS, AutoregressiveHead, JointHead
+from mp3model.model.decoder import CurveDecoder
+from mp3model.model.modeling import MP2Model, strictly_loaded
+from mp3model.tables.calendar import CALENDAR_FEATURES
+from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN
+
+Batch = dict[str, Tensor]
+# What stands before a period: nothing yet, a value, less than the chart's lowest, or a gap.
+_START, _ON_CHART, _BELOW, _GAP = range(4)
+
+
+class Audio(NamedTuple):
+    """What the decoder hears of each song: tokens (songs, tokens, width), states (songs, regions, width + targets)."""
+
+    tokens: Tensor
+    states: Tensor
+
+
+@dataclass
+class MP3Output(ModelOutput):
+    """What `MP3Model` gives back.
+
+    Attributes:
+        loss: Mean negative log likelihood of a known period after the observed ones, in nats.
+        log_likelihood: (n, periods), 0 where unknown or observed before.
+        count: Periods that the mean is over.
+    """
+
+    loss: Tensor | None = None
+    log_likelihood: Tensor | None = None
+    count: Tensor | None = None
+
+
+class MP3Model(PreTrainedModel):
+    """MP3, music popularity period prediction: an MP2 model and a decoder that writes the stream-time curve.
+
+    Curves are in log10 of the region's floor. A forecast with k observed periods, of any region, with or without
+    audio, artist history or the song's life elsewhere, comes from the same weights.
+
+    Args:
+        config: All that defines the weights. With `encoder` `descriptors` or `none` there is no audio encoder.
+    """
+
+    config_class = MP3Config
+    config: MP3Config
+    base_model_prefix = "mp3"
+    main_input_name = "waveforms"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+
+    def __init__(self, config: MP3Config) -> None:
+        super().__init__(config)
+        if config.audio_segments and config.patch_drop:
+            raise InputError(
+                f"patch_drop {config.patch_drop} leaves holes in time: train with audio_segments 0, not "
+                f"{config.audio_segments}"
+            )
+        width = config.decoder_width
+        hears = config.encoder in ("ast", "both")
+        self.mp2 = MP2Model(config) if hears else None
+        if hears:
+            self.hear = nn.Linear(config.hidden_size, width)
+            self.hear_region = nn.Linear(config.hidden_size + len(config.targets), width)
+        self.context = ContextEncoder(
+            width,
+            len(config.regions),
+            config.covariates,
+            len(config.descriptors) if config.encoder in ("descriptors", "both") else 0,
+            config.covariate_drop,
+            config.region_drop,
+            config.decoder_region_mode,
+        )
+        head = HEADS[config.likelihood]
+        self.decoder = CurveDecoder(
+            width,
+            config.decoder_layers,
+            config.decoder_heads,
+            CALENDAR_FEATURES,
+            config.decoder_position_mode,
+            causal=not head.joint,
+            dropout=config.decoder_dropout,
+        )
+        self.head: AutoregressiveHead | JointHead = head(width, config.components)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: every part draws its own weights when it is built, and a checkpoint must hold all of them."""
+
+    def listen(self, waveforms: Tensor | None = None, mel: Tensor | None = None) -> Audio:
+        """(songs, samples) at 16 kHz, or normalised log-mels (songs, frames, mels) → `Audio`.
+
+        Raises:
+            ValueError: If the model has no audio encoder.
+        """
+        if self.mp2 is None:
+            raise ValueError(f"this model's encoder is {self.config.encoder!r}: it does not hear")
+        output = self.mp2(waveforms=waveforms, mel=mel)
+        prefix, patches = output.tokens[:, :2], output.tokens[:, 2:]
+        segments = [prefix, patches.mean(dim=1, keepdim=True)]
+        if self.config.audio_segments:
+            grid = patches.unflatten(1, (self.mp2.encoder.grid[0], -1)).mean(dim=1)
+            segments.append(
+                functional.adaptive_avg_pool1d(grid.transpose(1, 2), self.config.audio_segments).transpose(1, 2)
+            )
+        states = torch.cat([output.states, output.predictions.to(output.states.dtype)], dim=-1)
+        return Audio(torch.cat(segments, dim=1), states)
+
+    def forward(
+        self,
+        batch: Batch,
+        waveforms: Tensor | None = None,
+        mel: Tensor | None = None,
+        audio: Audio | None = None,
+        absent: tuple[str, ...] = (),
+    ) -> MP3Output:
+        """Rows with their whole curves → the likelihood of what follows the observed periods.
+
+        Args:
+            batch: Tensors of `Covariates.gather`, (n, …); with audio also `song` (n,), each row's place among the
+                songs heard, −1 where it has no audio.
+            waveforms: (songs, samples), or
+            mel: (songs, frames, mels), or
+            audio: Of `listen`, for songs heard before.
+            absent: Groups of inputs to leave out, `audio` among them.
+        """
+        if audio is None and (waveforms is not None or mel is not None):
+            audio = self.listen(waveforms, mel)
+        batch = self._as_learnt(batch)
+        summary, context, known = self._context(batch, audio, absent)
+        periods = torch.arange(batch["state"].shape[1], device=summary.device)
+        value, flag = self._before(batch)
+        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None])
+        states = self.decoder(stream, context, known)
+        later = periods >= batch["observed"][:, None]
+        likelihood = self.head.log_likelihood(self.head(states, value), batch) * later
+        count = known_periods(batch)
+        return MP3Output(-likelihood.sum() / count.clamp(min=1), likelihood, count)
+
+    @torch.inference_mode()
+    def probability_transform(
+        self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()
+    ) -> Tensor:
+        """Randomised PIT of each period after the observed ones, given those before it: (n, periods), NaN elsewhere.
+
+        Uniform and independent over periods where the model is right; a period below the chart is given a place at
+        random in what lies below. With the joint likelihood the distributions are those at the forecast's date.
+
+        Args:
+            batch: As for `forward`.
+            uniform: (n, periods) numbers in (0, 1).
+            audio, absent: As for `forward`.
+        """
+        batch = self._as_learnt(batch)
+        summary, context, known = self._context(batch, audio, absent)
+        periods = torch.arange(batch["state"].shape[1], device=summary.device)
+        value, flag = self._before(batch)
+        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None])
+        place = self.head.place(self.head(self.decoder(stream, context, known), value), batch, uniform)
+        asked = (periods >= batch["observed"][:, None]) & (batch["state"] != UNKNOWN)
+        return torch.where(asked, place, torch.nan)
+
+    def _as_learnt(self, batch: Batch) -> Batch:
+        """Periods below the chart as the configuration wants them."""
+        below = batch["state"] == BELOW
+        if self.config.nulls == "masked":
+            return batch | {"state": torch.where(below, UNKNOWN, batch["state"])}
+        if self.config.nulls == "zero":
+            value = torch.where(below, batch["threshold"] - 1, batch["value"])
+            return batch | {"state": torch.where(below, OBSERVED, batch["state"]), "value": value}
+        return batch
+
+    def _context(self, batch: Batch, audio: Audio | None, absent: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Summary, context tokens and which of them are known, audio first."""
+        summary, context, known = self.context(batch, absent)
+        if self.mp2 is None or audio is None or "audio" in absent:
+            return summary, context, known
+        song = batch["song"]
+        heard = song >= 0
+        if self.training and self.config.covariate_drop:
+            heard = heard & (torch.rand(song.shape, device=song.device) >= self.config.covariate_drop)
+        chosen = song.clamp(min=0)
+        states = torch.cat([audio.states, audio.states.mean(dim=1, keepdim=True)], dim=1)
+        region = self.hear_region(states[chosen, batch["region"].clamp(max=states.shape[1] - 1)])
+        # Projected a song, not a row: all regions of a song share what was heard.
+        tokens = torch.cat([region[:, None], self.hear(audio.tokens)[chosen]], dim=1)
+        summary = summary + region * heard[:, None]
+        known = torch.cat([heard[:, None].expand(-1, tokens.shape[1]), known], dim=1)
+        return summary, torch.cat([tokens, context], dim=1), known
+
+    def _before(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """For each period the outcome of the one before it: values and flags (n, periods)."""
+        value, flag = outcome(batch["value"], batch["state"], batch["threshold"])
+        value = functional.pad(value[:, :-1], (1, 0))
+        flag = functional.pad(flag[:, :-1], (1, 0), value=_START)
+        if self.head.joint:
+            # Nothing after the observed periods may be seen where all periods see each other.
+            hidden = torch.arange(value.shape[1], device=value.device) > batch["observed"][:, None]
+            value, flag = torch.where(hidden, 0.0, value), torch.where(hidden, _GAP, flag)
+        return value, flag
+
+    @torch.inference_mode()
+    def sample(self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
+        """Paths of the curve in log10 of floor units: (n, paths, periods).
+
+        A value below `last_threshold` means a period below the chart. Observed periods come back as they are; a gap
+        among them is filled by a draw that nothing later sees.
+
+        Args:
+            batch: As for `forward`; whatever follows the observed periods is not read.
+            uniform: (n, paths, periods + 1) numbers in (0, 1); the last is used by the joint likelihood alone.
+            audio: Of `listen`.
+            absent: As for `forward`.
+        """
+        given_states, batch = batch["state"], self._as_learnt(batch)
+        summary, context, known = self._context(batch, audio, absent)
+        horizon = batch["state"].shape[1]
+        periods = torch.arange(horizon, device=summary.device)
+        if isinstance(self.head, JointHead):
+            value, flag = self._before(batch)
+            stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None])
+            parameters = self.head(self.decoder(stream, context, known), value)
+            paths = self.head.draw(parameters, uniform[..., :-1], uniform[..., -1], batch)
+        else:
+            paths = self._write(batch, uniform, summary, context, known, periods)
+        given = (periods < batch["observed"][:, None]) & (given_states != UNKNOWN)
+        observed = torch.where(given_states == OBSERVED, batch["value"], batch["threshold"] - 1)
+        return torch.where(given[:, None], observed[:, None], paths)
+
+    def _write(
+        self, batch: Batch, uniform: Tensor, summary: Tensor, context: Tensor, known: Tensor, periods: Tensor
+    ) -> Tensor:
+        """One period after the other; observed periods are read once for all paths."""
+        head = cast(AutoregressiveHead, self.head)
+        n, paths, _ = uniform.shape
+        cache = self.decoder.begin(context, known)
+        value = torch.zeros(n, 1, device=summary.device)
+        flag = torch.full((n, 1), _START, device=summary.device)
+        threshold = batch["last_threshold"][:, None]
+        shared = int(batch["observed"].min())
+        given_value, given_flag = outcome(batch["value"], batch["state"], batch["threshold"])
+        written = []
+        for period in periods.tolist():
+            place = periods[period : period + 1]
+            calendar = batch["calendar"][:, period : period + 1].expand(-1, value.shape[1], -1)
+            # One token a path: here the second axis holds paths, all at the same period.
+            token = self.decoder.embed(value, flag, calendar, place, summary[:, None])
+            state = self.decoder.step(token, cache)
+            observed = (period < batch["observed"])[:, None]
+            if period < shared:
+                drawn = head.draw(head(state, value), uniform[:, :1, period], threshold, period == 0).expand(-1, paths)
+                value, flag = given_value[:, period, None], given_flag[:, period, None]
+            else:
+                parameters = head(state.expand(-1, paths, -1), value.expand(-1, paths))
+                drawn = head.draw(parameters, uniform[:, :, period], threshold, period == 0)
+                told, under = drawn, torch.zeros_like(drawn, dtype=torch.bool)
+                if self.config.nulls == "censored":
+                    told, under = torch.maximum(drawn, threshold), drawn < threshold
+                value = torch.where(observed, given_value[:, period, None], told)
+                flag = torch.where(observed, given_flag[:, period, None], torch.where(under, _BELOW, _ON_CHART))
+            written.append(drawn)
+        return torch.stack(written, dim=-1)
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """transformers' `from_pretrained`, strict: safetensors only, and every weight must be there and fit.
+
+        Raises:
+            InputError: If a weight is missing, unknown or of another shape.
+        """
+        return strictly_loaded(super().from_pretrained, *arguments, **options)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay leaves alone, as timm's optimizer factory asks."""
+        inner = {f"mp2.{name}" for name in self.mp2.no_weight_decay()} if self.mp2 is not None else set()
+        return inner | {"context.region.weight", "context.token_region.weight", "context.kind.weight"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's layer groups: the audio encoder's stem and blocks; the decoder learns at the full rate."""
+        return {
+            "stem": r"^mp2\.encoder\.(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)",
+            "blocks": r"^mp2\.encoder\.blocks\.(\d+)",
+        }
+
+
+def known_periods(batch: Batch) -> Tensor:
+    """How many periods after the observed ones a batch knows."""
+    later = torch.arange(batch["state"].shape[1], device=batch["state"].device) >= batch["observed"][:, None]
+    return (later & (batch["state"] != UNKNOWN)).sum()
+
+
+def outcome(value: Tensor, state: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """What the decoder is told of each period: its value, or the chart's lowest where it had less; and a flag."""
+    told = torch.where(state == OBSERVED, value, torch.where(state == BELOW, threshold, 0.0))
+    flag = torch.where(state == OBSERVED, _ON_CHART, torch.where(state == BELOW, _BELOW, _GAP))
+    return told, flag

@@ -1,0 +1,355 @@
+"""A dataset folder and cut-off days in, what was known on those days out: regions' state, lives of related songs.
+
+A *life* is one song in one region from its first charted period on. Everything asked here takes a cut-off and answers
+from rows dated on or before it, whichever region they lie in; nothing later can move an answer, not even a count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mp3model.files import InputError
+from mp3model.tables.curves import OBSERVED, PERIOD_DAYS, curve_arrays, floors
+from mp3model.tables.folder import DatasetFolder
+from mp3model.tables.splits import first_rows
+from mp3model.tables.tracks import artist_keys
+
+# A life's age beyond this many periods is told by its age alone.
+LIFE_PERIODS = 26
+# What a song streams below the chart is unknown; half of the chart's lowest stands in where a number is needed.
+BELOW_SHARE = 0.5
+# Periods of settled lives that a region's climate is averaged over, and of debuts.
+CLIMATE_PERIODS, ARRIVAL_PERIODS = 26, 8
+
+STATE_FEATURES = (
+    "log_floor",
+    "log_lowest",
+    "log_size",
+    "log_growth",
+    "mean_total",
+    "spread_total",
+    "mean_length",
+    "share_of_one",
+    "mean_debut",
+    "arrivals",
+)
+LIFE_FEATURES = ("debut", "last", "before", "peak", "total", "length", "on_chart", "log_age")
+
+
+def _days(dates: Any) -> np.ndarray:
+    return np.asarray(dates, dtype="datetime64[D]").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class RegionStates:
+    """What a region's charts looked like, by region and day.
+
+    Attributes:
+        regions: Names.
+        place: (states,) position of each state's region in `regions`, ascending.
+        day: (states,) chart date in days since 1970, ascending within a region.
+        floor: (states,) unit of scale in streams, never NaN.
+        values: (states, features) in the order of `STATE_FEATURES`.
+    """
+
+    regions: tuple[str, ...]
+    place: np.ndarray
+    day: np.ndarray
+    floor: np.ndarray
+    values: np.ndarray
+
+    def at(self, regions: Any, cutoff: Any) -> np.ndarray:
+        """Position of the last state on or before each cut-off, −1 where there is none: (n,) int64."""
+        index = pd.Index(self.regions).get_indexer(pd.Index(np.asarray(regions, dtype=object)))
+        day = _days(cutoff)
+        # One ascending key for (region, day), so that a single search answers all rows.
+        origin = int(min(self.day.min(initial=0), day.min(initial=0)))
+        width = int(max(self.day.max(initial=0), day.max(initial=0))) - origin + 2
+        key = self.place * width + (self.day - origin)
+        found = np.searchsorted(key, index * width + (day - origin), side="right") - 1
+        known = (found >= 0) & (index >= 0)
+        known[known] = self.place[found[known]] == index[known]
+        return np.where(known, found, -1)
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """The latest state of each region as JSON values, for a model that forecasts without the dataset."""
+        ends = np.flatnonzero(np.diff(self.place, append=-1))
+        return {
+            self.regions[self.place[end]]: {
+                "date": str(np.datetime64(int(self.day[end]), "D")),
+                "floor": float(self.floor[end]),
+                "values": [float(value) for value in self.values[end]],
+            }
+            for end in ends
+        }
+
+    @classmethod
+    def from_last(cls, states: dict[str, dict[str, Any]]) -> RegionStates:
+        """The inverse of `last`."""
+        regions = tuple(sorted(states))
+        values = np.array([states[region]["values"] for region in regions], dtype=float)
+        return cls(
+            regions,
+            np.arange(len(regions)),
+            _days([states[region]["date"] for region in regions]),
+            np.array([states[region]["floor"] for region in regions], dtype=float),
+            values.reshape(len(regions), len(STATE_FEATURES)),
+        )
+
+
+@dataclass(frozen=True)
+class Lives:
+    """n lives over at most `LIFE_PERIODS` periods.
+
+    Attributes:
+        song, artist, region: (n,) codes into the names below.
+        debut: (n,) last day of the first charted period, days since 1970.
+        floor: (n,) streams, the unit of scale of the life's values.
+        features: (n, periods, features) as of each age, `LIFE_FEATURES` in log10 of floor units.
+        songs, artists, regions: Names.
+    """
+
+    song: np.ndarray
+    artist: np.ndarray
+    region: np.ndarray
+    debut: np.ndarray
+    floor: np.ndarray
+    features: np.ndarray
+    songs: pd.Index
+    artists: pd.Index
+    regions: pd.Index
+
+
+class Related:
+    """Lives sorted by a group and by debut: the most recent ones of a group on a day, in one search.
+
+    Args:
+        group: (n,) code of each life's group.
+        debut: (n,) days since 1970.
+    """
+
+    def __init__(self, group: np.ndarray, debut: np.ndarray) -> None:
+        # Stable, so that lives of one day keep their order, which does not depend on later rows.
+        self.order = np.lexsort((debut, group))
+        self.first_day = int(debut.min(initial=0))
+        self.width = int(debut.max(initial=0)) - self.first_day + 2
+        self.group = group[self.order]
+        self.key = self.group * self.width + (debut[self.order] - self.first_day)
+
+    def recent(self, group: np.ndarray, day: np.ndarray, most: int) -> np.ndarray:
+        """Lives of each group with debut on or before each day, latest first: (rows, most), −1 where there are fewer.
+
+        A negative group has none.
+        """
+        offset = np.clip(day - self.first_day, -1, self.width - 1)
+        end = np.searchsorted(self.key, group * self.width + offset, side="right")
+        position = end[:, None] - 1 - np.arange(most)
+        inside = (position >= 0) & (group >= 0)[:, None]
+        inside[inside] = self.group[position[inside]] == np.broadcast_to(group[:, None], position.shape)[inside]
+        return np.where(inside, self.order[np.where(inside, position, 0)] if len(self.order) else -1, -1)
+
+
+class History:
+    """All lives of a dataset and the state of its regions, asked as of a cut-off.
+
+    Args:
+        dataset: With curves.
+        scales: Unit of scale in streams of regions without a chart on hand; None takes the 5 % quantile of the
+            region's streams, which is right only for data that nothing is held out of.
+
+    Raises:
+        InputError: If the dataset has no curves.
+    """
+
+    def __init__(self, dataset: DatasetFolder, scales: dict[str, float] | None = None) -> None:
+        if dataset.curves is None:
+            raise InputError(f"{dataset.path}: has no curves.parquet; a history needs dated rows")
+        self.frequency, self.horizon = dataset.frequency, dataset.horizon
+        self.days = PERIOD_DAYS[dataset.frequency]
+        self.scales = scales if scales is not None else region_scales(dataset)
+        self.lives = _lives(dataset, self.scales)
+        self.states = _states(dataset, self.lives, self.scales)
+        lives = self.lives
+        regions = len(lives.regions)
+        self._by_song = Related(lives.song, lives.debut)
+        self._by_artist_here = Related(lives.artist * regions + lives.region, lives.debut)
+        self._by_artist = Related(lives.artist, lives.debut)
+
+    def life_features(self, lives: np.ndarray, cutoff: np.ndarray) -> np.ndarray:
+        """(rows, most) lives and (rows,) cut-off days → (rows, most, features) as of them; 0 where there is no life."""
+        known = lives >= 0
+        chosen = np.where(known, lives, 0)
+        if not len(self.lives.debut):
+            return np.zeros((*lives.shape, len(LIFE_FEATURES)), np.float32)
+        age = (cutoff[:, None] - self.lives.debut[chosen]) // self.days
+        at = np.clip(age, 0, self.lives.features.shape[1] - 1)
+        features = self.lives.features[chosen, at]
+        features[..., -1] = np.log1p(np.maximum(age, 0))
+        return np.where(known[..., None], features, 0).astype(np.float32)
+
+    def other_regions(self, songs: Any, regions: Any, cutoff: np.ndarray, most: int) -> np.ndarray:
+        """Lives of the same song in other regions that began by the cut-off: (rows, most)."""
+        lives = self._by_song.recent(self.lives.songs.get_indexer(songs), cutoff, most + 1)
+        here = self.lives.regions.get_indexer(regions)
+        return _packed(lives, (lives >= 0) & (self.lives.region[lives] != here[:, None]), most)
+
+    def artist_here(self, artists: Any, songs: Any, regions: Any, cutoff: np.ndarray, most: int) -> np.ndarray:
+        """Lives of the artist's other songs in the same region: (rows, most), latest first."""
+        artist, here = self.lives.artists.get_indexer(artists), self.lives.regions.get_indexer(regions)
+        group = np.where((artist >= 0) & (here >= 0), artist * len(self.lives.regions) + here, -1)
+        lives = self._by_artist_here.recent(group, cutoff, most + 1)
+        song = self.lives.songs.get_indexer(songs)
+        return _packed(lives, (lives >= 0) & (self.lives.song[lives] != song[:, None]), most)
+
+    def artist_elsewhere(self, artists: Any, songs: Any, regions: Any, cutoff: np.ndarray, most: int) -> np.ndarray:
+        """Lives of the artist's other songs in other regions: (rows, at most `most`), latest first."""
+        lives = self._by_artist.recent(self.lives.artists.get_indexer(artists), cutoff, most)
+        song, here = self.lives.songs.get_indexer(songs), self.lives.regions.get_indexer(regions)
+        other = (self.lives.song[lives] != song[:, None]) & (self.lives.region[lives] != here[:, None])
+        return _packed(lives, (lives >= 0) & other, most)
+
+
+def _packed(lives: np.ndarray, kept: np.ndarray, most: int) -> np.ndarray:
+    """Moves what is kept to the front, in order, and drops the rest."""
+    order = np.argsort(~kept, axis=1, kind="stable")
+    return np.take_along_axis(np.where(kept, lives, -1), order, axis=1)[:, :most]
+
+
+def region_scales(dataset: DatasetFolder, until: Any = None) -> dict[str, float]:
+    """Unit of scale a region where no chart gives a floor: the 5 % quantile of its positive streams, in streams.
+
+    Args:
+        dataset: With curves.
+        until: Last day whose rows count, the end of the training split; None takes all.
+    """
+    assert dataset.curves is not None
+    rows = dataset.curves
+    if until is not None:
+        rows = rows[rows["date"] <= pd.Timestamp(until)]
+    rows = rows[rows["streams"] > 0]
+    return {str(region): float(value) for region, value in rows.groupby("region")["streams"].quantile(0.05).items()}
+
+
+def _lives(dataset: DatasetFolder, scales: dict[str, float]) -> Lives:
+    first = first_rows(dataset)
+    periods = min(LIFE_PERIODS, 2 * dataset.horizon)
+    arrays = curve_arrays(dataset, first, periods)
+    day = _days(first["debut"])
+    floor = life_floors(dataset, first, arrays.floor, scales)
+    # Without a chart, and off it, one stream is the least there is.
+    lowest = np.where(np.isnan(arrays.lowest), 1.0, arrays.lowest)
+    on_chart = arrays.state == OBSERVED
+    streams = np.where(on_chart, arrays.streams, 0.0) / floor[:, None]
+    level = np.log10(np.maximum(np.where(on_chart, arrays.streams, BELOW_SHARE * lowest) / floor[:, None], 1e-6))
+    total = np.log10(1 + streams.cumsum(axis=1))
+    features = np.stack(
+        [
+            np.broadcast_to(level[:, :1], level.shape),
+            level,
+            np.concatenate([level[:, :1], level[:, :-1]], axis=1),
+            np.maximum.accumulate(level, axis=1),
+            total,
+            np.log1p(on_chart.cumsum(axis=1)),
+            on_chart,
+            np.zeros_like(level),
+        ],
+        axis=-1,
+    ).astype(np.float32)
+    keys = artist_keys(dataset.tracks)
+    by_song = pd.Series(keys.to_numpy(), index=dataset.tracks["song_id"]).groupby(level=0).first()
+    song, songs = pd.factorize(first["song_id"])
+    artist, artists = pd.factorize(first["song_id"].map(by_song))
+    region, regions = pd.factorize(first["region"], sort=True)
+    return Lives(song, artist, region, day, floor, features, pd.Index(songs), pd.Index(artists), pd.Index(regions))
+
+
+def life_floors(dataset: DatasetFolder, rows: pd.DataFrame, before: np.ndarray, scales: dict[str, float]) -> np.ndarray:
+    """Unit of scale of each row: the floor before its debut, else at it, else the region's scale: (n,) streams.
+
+    Args:
+        dataset: With curves.
+        rows: `region, debut`.
+        before: (n,) floor of the chart before debut, NaN where none is on hand.
+        scales: Fallback a region; 1 stream where even that is missing.
+    """
+    floor = before.copy()
+    if dataset.charts is not None:
+        floor = np.where(np.isnan(floor), floors(dataset.charts).floor(rows["region"], rows["debut"]), floor)
+    usual = rows["region"].map(scales).to_numpy(dtype=float)
+    return np.nan_to_num(np.where(np.isnan(floor), usual, floor), nan=1.0)
+
+
+def _states(dataset: DatasetFolder, lives: Lives, scales: dict[str, float]) -> RegionStates:
+    assert dataset.curves is not None
+    if dataset.charts is not None:
+        charts = dataset.charts[["region", "date", "floor", "lowest", "size"]]
+    else:
+        charts = dataset.curves[["region", "date"]].drop_duplicates().assign(lowest=1.0, size=1)
+        charts = charts.assign(floor=charts["region"].map(scales).astype(float))
+    charts = charts.sort_values(["region", "date"], kind="stable").reset_index(drop=True)
+    place, regions = pd.factorize(charts["region"], sort=True)
+    day, floor = _days(charts["date"]), charts["floor"].to_numpy(dtype=float)
+    period = PERIOD_DAYS[dataset.frequency]
+    states = RegionStates(tuple(map(str, regions)), place, day, floor, np.zeros((len(charts), len(STATE_FEATURES))))
+    earlier = states.at(charts["region"], charts["date"].to_numpy() - np.timedelta64(CLIMATE_PERIODS * period, "D"))
+    climate = _Climate(lives, dataset.horizon, period)
+    code = lives.regions.get_indexer(regions)[place] if len(charts) else np.empty(0, np.int64)
+    settled_until = day - (dataset.horizon - 1) * period
+    mean_total, spread, length, one = climate.settled(code, settled_until)
+    mean_debut, arrivals = climate.arrivals(code, day)
+    lowest = charts["lowest"].to_numpy(dtype=float)
+    columns = [
+        np.log10(floor),
+        np.log10(np.maximum(lowest, 1.0) / floor),
+        np.log10(charts["size"].to_numpy(dtype=float)),
+        np.where(earlier >= 0, np.log10(floor / floor[earlier]), 0.0),
+        mean_total,
+        spread,
+        length,
+        one,
+        mean_debut,
+        arrivals,
+    ]
+    states.values[:] = np.column_stack(columns)
+    return states
+
+
+class _Climate:
+    """Running sums over a region's lives in the order of their debuts."""
+
+    def __init__(self, lives: Lives, horizon: int, period: int) -> None:
+        self.period = period
+        self.related = Related(lives.region, lives.debut)
+        last = min(horizon, lives.features.shape[1]) - 1
+        total = lives.features[self.related.order, last, LIFE_FEATURES.index("total")].astype(float)
+        weeks = np.expm1(lives.features[self.related.order, last, LIFE_FEATURES.index("length")].astype(float))
+        debut = lives.features[self.related.order, 0, LIFE_FEATURES.index("debut")].astype(float)
+        columns = np.column_stack([total, total**2, weeks / horizon, weeks <= 1.5, debut])
+        self.sums = np.vstack([np.zeros(columns.shape[1]), columns.cumsum(axis=0)])
+
+    def _between(self, region: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums and counts over lives with debut after `first` and on or before `last`."""
+
+        def end(day: np.ndarray) -> np.ndarray:
+            offset = np.clip(day - self.related.first_day, -1, self.related.width - 1)
+            return np.searchsorted(self.related.key, region * self.related.width + offset, side="right")
+
+        low, high = end(first), end(last)
+        return self.sums[high] - self.sums[low], np.maximum(high - low, 0)
+
+    def settled(self, region: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Of lives whose horizon ended by then: mean and spread of log totals, mean share of periods, share of one."""
+        sums, count = self._between(region, last - CLIMATE_PERIODS * self.period, last)
+        # A few imaginary average lives keep a young region's figures from jumping.
+        prior = np.array([0.8, 1.0, 0.4, 0.3])
+        total, square, length, one = ((sums[:, :4] + 5 * prior) / (count[:, None] + 5)).T
+        return total, np.sqrt(np.maximum(square - total**2, 0.01)), length, one
+
+    def arrivals(self, region: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of lives that began in the last periods: mean of the first value, log of how many a period."""
+        sums, count = self._between(region, last - ARRIVAL_PERIODS * self.period, last)
+        return (sums[:, 4] + 5 * 0.1) / (count + 5), np.log1p(count / ARRIVAL_PERIODS)

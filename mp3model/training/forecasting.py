@@ -1,0 +1,155 @@
+"""A trained MP3 model and debuts in; calibrated paths, and what the model must remember to forecast alone, out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import ndtri
+from tqdm import tqdm
+
+from mp3model.evaluation.calibration import CalibrationSet, PathCalibration
+from mp3model.evaluation.forecasts import CurvePaths, RankCurves, debut_ranks
+from mp3model.model.covariates import Covariates
+from mp3model.model.modeling_mp3 import Audio, MP3Model
+from mp3model.model.sampling import chart_observed, sample_paths
+from mp3model.tables.debuts import Debuts, with_cutoff
+from mp3model.tables.folder import DatasetFolder
+from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
+
+
+@dataclass
+class PathForecaster:
+    """Forecasts debuts of a dataset with one model.
+
+    Attributes:
+        model: In evaluation mode.
+        covariates: What is known as of any day.
+        hearing: The songs' audio, or None.
+        accelerator: Of Accelerate; audio is heard by all processes together.
+        samples: Paths a row.
+        seed: Of the luck.
+        full: Keep what lies below the chart instead of 0.
+        absent: Groups of inputs to leave out.
+        rank_curves: Each region's charts by date, for debut ranks; None leaves them unknown.
+    """
+
+    model: MP3Model
+    covariates: Covariates
+    hearing: Hearing | None
+    accelerator: Any
+    samples: int = 256
+    seed: int = 0
+    full: bool = False
+    absent: tuple[str, ...] = ()
+    rank_curves: RankCurves | None = None
+    _heard: dict[tuple[str, ...], Audio | None] = field(default_factory=dict, repr=False)
+
+    def audio(self, songs: Sequence[str]) -> Audio | None:
+        """What the model hears of these songs; asked twice, it listens once."""
+        if self.hearing is None or self.model.mp2 is None or "audio" in self.absent:
+            return None
+        key = tuple(songs)
+        if key not in self._heard:
+            self._heard[key] = self.hearing.listen(self.model, songs, self.accelerator)
+        return self._heard[key]
+
+    def raw(self, debuts: Debuts, rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Paths in log10 of floor units before calibration, floors and thresholds, of rows `with_cutoff`."""
+        return sample_paths(
+            self.model,
+            self.covariates,
+            rows,
+            debuts.curves,
+            self.samples,
+            self.seed,
+            self.model.config.shared_luck,
+            self.audio(debuts.songs),
+            audible_rows(debuts, self.hearing),
+            debuts.descriptors,
+            self.absent,
+        )
+
+    def paths(self, debuts: Debuts, observed: np.ndarray | int) -> CurvePaths:
+        """Calibrated paths in streams of every debut with so many periods observed."""
+        return self.of_rows(debuts, with_cutoff(debuts.rows, observed, self.covariates.frequency))
+
+    def of_rows(self, debuts: Debuts, rows: pd.DataFrame) -> CurvePaths:
+        """Calibrated paths in streams of rows with `observed` and `cutoff` of their own."""
+        values, scale = self.raw(debuts, rows)
+        if self.model.config.calibration is not None:
+            calibration = PathCalibration.from_dict(self.model.config.calibration)
+            values = calibration.apply(values, scale["threshold"], rows["region"].tolist(), rows["observed"].to_numpy())
+        streams = chart_observed(values, scale["floor"], scale["threshold"], rows, debuts.curves, self.full)
+        ranks = np.full(streams.shape[:2], np.nan)
+        if self.rank_curves is not None:
+            ranks = debut_ranks(rows, streams, self.rank_curves, debuts.curves.rank[:, 0])
+        return CurvePaths(rows, streams, self.covariates.frequency, ranks)
+
+
+def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
+    """Fits the map of paths on songs that neither trained the model nor stopped its training."""
+    sets = []
+    for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="calibration", unit="forecast"):
+        rows = with_cutoff(held_out.rows, k, forecaster.covariates.frequency)
+        values, scale = forecaster.raw(held_out, rows)
+        remaining = held_out.curves.chart_observed()[:, k:].sum(axis=1) / scale["floor"]
+        known = np.isfinite(remaining)
+        sets.append(
+            CalibrationSet(
+                values[known], scale["threshold"][known], rows["region"].to_numpy()[known], k, remaining[known]
+            )
+        )
+    return PathCalibration.fit(sets)
+
+
+def shared_luck(forecaster: PathForecaster, held_out: Debuts) -> list[float]:
+    """Correlation between regions of what the forecast at debut leaves to chance: in the first and in later periods.
+
+    The mean product, over pairs of regions of one song, of the normal scores of the randomised PIT.
+    """
+    scores = []
+    audio = forecaster.audio(held_out.songs)
+    numbers = torch.Generator().manual_seed(forecaster.seed)
+    for batch in whole_curve_batches(held_out, forecaster.covariates, 0, forecaster.model.device, forecaster.hearing):
+        uniform = torch.rand(batch["state"].shape, generator=numbers).to(forecaster.model.device)
+        scores.append(forecaster.model.probability_transform(batch, uniform, audio, forecaster.absent).cpu().numpy())
+    normal = ndtri(np.concatenate(scores)) if scores else np.empty((0, 1))
+    song = np.repeat(np.arange(len(held_out)), np.diff(held_out.starts))
+    return [_pair_correlation(normal[:, :1], song), _pair_correlation(normal[:, 1:], song)]
+
+
+def _pair_correlation(scores: np.ndarray, song: np.ndarray) -> float:
+    """Mean product over pairs of rows of one song in the same column; 0 to 0.95, 0 where there is no pair."""
+    products, pairs, squares, count = 0.0, 0.0, 0.0, 0
+    for column in scores.T:
+        known = np.isfinite(column)
+        sums = np.bincount(song[known], column[known])
+        own = np.bincount(song[known], column[known] ** 2)
+        size = np.bincount(song[known])
+        # Of all products within a song those of a row with itself are left out; each song counts as its rows less one.
+        weight = np.divide(1.0, size, out=np.zeros(len(size)), where=size > 1)
+        products += float(((sums**2 - own) * weight).sum())
+        pairs += float((size * (size - 1) * weight).sum())
+        squares += float((column[known] ** 2).sum())
+        count += int(known.sum())
+    if not pairs or not squares:
+        return 0.0
+    return float(np.clip(products / pairs / (squares / count), 0.0, 0.95))
+
+
+def remember(model: MP3Model, dataset: DatasetFolder, covariates: Covariates) -> None:
+    """Writes into the configuration what a forecast without the dataset needs: last floors, scales, rank curves."""
+    regions = set(model.config.regions)
+    model.config.region_states = {
+        region: state for region, state in covariates.states.last().items() if region in regions
+    }
+    if covariates.history is not None:
+        model.config.scales = {
+            region: scale for region, scale in covariates.history.scales.items() if region in regions
+        }
+    model.config.rank_curves = RankCurves.of(dataset).last(sorted(regions))

@@ -1,0 +1,87 @@
+"""What every recipe does before it learns: a run folder claimed, a dataset folder read or the simulated market made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mp3model.files import InputError, write_json
+from mp3model.tables.folder import DatasetFolder, read_dataset
+
+
+def check_bounds(arguments: Any, bounds: dict[str, tuple[float, float | None]]) -> None:
+    """Refuses numbers that no run can use before anything is made.
+
+    Args:
+        arguments: A dataclass of options.
+        bounds: Option → smallest and largest value, None for no largest.
+
+    Raises:
+        InputError: Names the option, its value and the bounds.
+    """
+    for name, (lowest, highest) in bounds.items():
+        value = getattr(arguments, name)
+        if not value >= lowest or (highest is not None and value > highest):
+            most = f" and at most {highest}" if highest is not None else ""
+            raise InputError(f"--{name} {value}: it must be at least {lowest}{most}")
+
+
+def claim_folder(folder: Path, now: dict[str, Any], may_change: set[str], resume: bool, accelerator: Any) -> None:
+    """Records the run's arguments; never writes over another run, nor goes on with other arguments than at first.
+
+    Args:
+        folder: The run folder.
+        now: This run's arguments.
+        may_change: Those that move no weight, so that a resumed run may be given others.
+        resume: Whether going on was asked for.
+        accelerator: Of Accelerate.
+
+    Raises:
+        InputError: If the folder holds another run, or was begun with other arguments.
+    """
+    record = folder / "arguments.json"
+    used = (folder / "report.json").exists() or any(folder.glob("**/checkpoint-*"))
+    before = json.loads(record.read_text()) if record.is_file() else now
+    accelerator.wait_for_everyone()
+    if used and not resume:
+        raise InputError(f"{folder} holds another run; go on with --resume, or name another --output_dir")
+    changed = [name for name in now if now[name] != before.get(name) and name not in may_change]
+    if used and changed:
+        name = changed[0]
+        raise InputError(f"--{name} {now[name]}: {folder} was begun with {before.get(name)}; resume with the same")
+    if accelerator.is_main_process:
+        write_json(record, now)
+
+
+def read_or_make(data: str | None, songs: int, seed: int, folder: Path, accelerator: Any) -> DatasetFolder:
+    """The dataset folder named, or the simulated market, made once beside the run folder.
+
+    Args:
+        data: A dataset folder, or None.
+        songs, seed: Of the market.
+        folder: The run folder.
+        accelerator: Of Accelerate; its main process makes the market.
+
+    Raises:
+        InputError: If the folder is not sound, or no market came about.
+    """
+    if data is not None:
+        return read_dataset(data)
+    path = folder.parent / f"market-{songs}-{seed}"
+    if accelerator.is_main_process and not path.exists():
+        print(f"simulated market: {songs} songs, rendered into {path}", flush=True)
+        # Rendered beside its place: a market that was interrupted is never taken for a whole one.
+        part = Path(f"{path}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        # In a process of its own: its workers would otherwise start by reading the recipe's file.
+        words = ["--songs", str(songs), "--seed", str(seed)]
+        made = subprocess.run([sys.executable, "-m", "data_prep.market", "--out", str(part), *words], check=False)
+        if made.returncode:
+            raise InputError(f"no simulated market: python -m data_prep.market {' '.join(words)} failed, see above")
+        part.rename(path)
+    accelerator.wait_for_everyone()
+    return read_dataset(path)

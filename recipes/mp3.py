@@ -1,0 +1,570 @@
+"""MP3, music popularity period prediction: learn to write the stream-time curve, region by region.
+
+    accelerate launch recipes/mp3.py                                    # the simulated market and what is known of it
+    accelerate launch recipes/mp3.py [FILE.yaml] --data DIR --mp2 RUN/model --output_dir RUN [--resume]
+
+Reads a dataset folder (or makes the simulated market) and an MP2 model, trains the curve decoder with it, calibrates
+its paths on songs that training never used, and writes RUN/model, RUN/metrics.jsonl, RUN/report.json and a closing
+table on the test split.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
+from mp3model.training.arguments import arguments_as_dict, parse_arguments
+
+# A loader's worker that is spawned, as on macOS, reads this file again under the second name.
+if __name__ not in ("__main__", "__mp_main__"):
+    raise ImportError("recipes/mp3.py is a script: run it with `accelerate launch recipes/mp3.py`")
+
+
+@dataclass
+class DataArguments:
+    """What is learnt from."""
+
+    data: str | None = field(default=None, metadata={"help": "Dataset folder; none is the simulated market."})
+    songs: int = field(default=2000, metadata={"help": "Songs of the simulated market."})
+    market_seed: int = field(default=0, metadata={"help": "Seed of the simulated market."})
+    regions: list[str] | None = field(default=None, metadata={"help": "Regions to learn; none is all in the data."})
+    horizon: int | None = field(default=None, metadata={"help": "Periods of a curve; none is the dataset's."})
+    loader_workers: int = field(default=1, metadata={"help": "Processes that gather batches."})
+
+
+@dataclass
+class ModelArguments:
+    """What learns."""
+
+    mp2: str | None = field(default=None, metadata={"help": "Folder of a trained MP2 model, which then hears."})
+    encoder: str | None = field(
+        default=None, metadata={"help": "ast, descriptors, both or none; none given is ast with --mp2, else none."}
+    )
+    audio: str = field(
+        default="finetune",
+        metadata={"help": "finetune, frozen, or stored: frozen, and each song heard once before training."},
+    )
+    audio_segments: int = field(default=8, metadata={"help": "Stretches of time that the decoder hears apart."})
+    descriptors: list[str] = field(
+        default_factory=list, metadata={"help": "x_* columns to read; none is all there are."}
+    )
+    covariates: list[str] = field(
+        default_factory=lambda: ["state", "artist", "regions"],
+        metadata={"help": "Of state, artist, regions, release; release needs a date for every song."},
+    )
+    likelihood: str = field(default="autoregressive", metadata={"help": "autoregressive or joint."})
+    components: int = field(default=4, metadata={"help": "Normals a mixture, or curves with joint (24 is good)."})
+    nulls: str = field(
+        default="censored", metadata={"help": "What a period below the chart is to the loss: censored, masked or zero."}
+    )
+    width: int = field(default=96, metadata={"help": "Width of the decoder."})
+    layers: int = field(default=3, metadata={"help": "Blocks of the decoder."})
+    heads: int = field(default=4, metadata={"help": "Heads of its attentions."})
+    position_mode: str = field(default="sum", metadata={"help": "sum or concat."})
+    region_mode: str = field(default="token", metadata={"help": "token, embedding or none."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout in the decoder."})
+    covariate_drop: float = field(default=0.1, metadata={"help": "How often a group of inputs is absent in training."})
+    region_drop: float = field(default=0.05, metadata={"help": "How often the region is unknown in training."})
+
+
+@dataclass
+class TrainArguments:
+    """How it learns, and what it is asked in the end."""
+
+    output_dir: str = field(default="runs/mp3", metadata={"help": "Run folder."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the run folder's newest checkpoint."})
+    seed: int = field(default=0, metadata={"help": "Weights, order, augmentation and dropout follow from it."})
+    epochs: int = field(default=12, metadata={"help": "Passes over the training songs at most."})
+    batch_size: int = field(default=96, metadata={"help": "Songs a process and part."})
+    accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak rate of the decoder."})
+    audio_rate: float = field(default=0.1, metadata={"help": "Rate of the audio encoder's top over the decoder's."})
+    weight_decay: float = field(default=0.02, metadata={"help": "Decoupled decay."})
+    layer_decay: float = field(
+        default=0.8, metadata={"help": "Rate of an encoder's layer over that of the next one up."}
+    )
+    warmup: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises."})
+    gradient_clip: float = field(default=1.0, metadata={"help": "Largest norm of the gradient."})
+    precision: str | None = field(default=None, metadata={"help": "no, bf16 or fp16; none is the launcher's choice."})
+    ema: float = field(default=0.995, metadata={"help": "Decay of an average of the weights; 0 is none."})
+    patience: int = field(default=4, metadata={"help": "Validations without a better loss before it stops."})
+    windows: int = field(default=3, metadata={"help": "Windows a preview where a song is heard for good."})
+    gain: float = field(default=6.0, metadata={"help": "Random gain up to so many dB either way."})
+    roll: float = field(default=1.0, metadata={"help": "Random roll up to this share of the clip."})
+    alternate: bool = field(default=True, metadata={"help": "Draw among a song's previews."})
+    frequency_mask: int = field(default=24, metadata={"help": "SpecAugment: widest frequency mask in mel bands."})
+    time_mask: int = field(default=48, metadata={"help": "SpecAugment: widest time mask in frames."})
+    observed: list[int] = field(default_factory=lambda: [0, 1, 2, 4], metadata={"help": "Observed periods to score."})
+    paths: int = field(default=128, metadata={"help": "Paths a forecast in calibration and scoring."})
+    calibrate: bool = field(default=True, metadata={"help": "Map paths so that their intervals cover what they say."})
+    log_every: int = field(default=10, metadata={"help": "Steps between lines in metrics.jsonl."})
+    tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
+
+
+with errors_in_one_line():
+    data_arguments, model_arguments, train_arguments = parse_arguments(
+        (DataArguments, ModelArguments, TrainArguments), sys.argv[1:], __doc__.splitlines()[0]
+    )
+
+# Only now: `--help` and a wrong option answer without waiting for torch.
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from accelerate import Accelerator, DistributedDataParallelKwargs  # noqa: E402
+from accelerate.utils import ProjectConfiguration, set_seed  # noqa: E402
+from mp3model.baselines.registry import floor_baselines  # noqa: E402
+from timm.utils import ModelEmaV3  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from mp3model.audio.augment import SpecAugment, WaveformAugment  # noqa: E402
+from mp3model.audio.bank import AudioBank  # noqa: E402
+from mp3model.config import MP3Config  # noqa: E402
+from mp3model.evaluation.accuracy import CurveForecasts  # noqa: E402
+from mp3model.evaluation.curve_report import (  # noqa: E402
+    add_scores,
+    add_skill,
+    calibration_of,
+    curve_table,
+    target_name,
+)
+from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
+from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
+from mp3model.model.covariates import Covariates  # noqa: E402
+from mp3model.model.modeling import MP2Model  # noqa: E402
+from mp3model.model.modeling_mp3 import Audio, MP3Model, known_periods  # noqa: E402
+from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
+from mp3model.tables.debuts import Debuts, debut_rows, debuts_of  # noqa: E402
+from mp3model.tables.folder import DatasetFolder  # noqa: E402
+from mp3model.tables.splits import make_splits  # noqa: E402
+from mp3model.training import loop  # noqa: E402
+from mp3model.training.batches import EpochBatches, TrainingSet  # noqa: E402
+from mp3model.training.curves import (  # noqa: E402
+    CurveTrainingSet,
+    Hearing,
+    covariate_statistics,
+    covariates_of,
+    descriptor_table,
+    halves,
+    whole_curve_batches,
+)
+from mp3model.training.forecasting import PathForecaster, fit_calibration, remember, shared_luck  # noqa: E402
+from mp3model.training.runs import check_bounds, claim_folder, read_or_make  # noqa: E402
+
+# What a run that goes on may do otherwise than before: none of it moves a weight.
+MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths"}
+TABLE = "table.txt"
+
+
+def check_arguments() -> None:
+    """Refuses what no run can use before anything is made."""
+    check_bounds(
+        train_arguments,
+        dict.fromkeys(("epochs", "batch_size", "accumulation", "patience", "windows", "log_every"), (1, None))
+        | {
+            "paths": (10, None),
+            "learning_rate": (0, None),
+            "warmup": (0, 1),
+            "ema": (0, 0.99999),
+            "audio_rate": (0, None),
+        },
+    )
+    check_bounds(model_arguments, {"dropout": (0, 0.9), "covariate_drop": (0, 0.9), "region_drop": (0, 0.9)})
+    check_bounds(data_arguments, {"loader_workers": (0, None)})
+    for arguments, name, choices in (
+        (model_arguments, "audio", ("finetune", "frozen", "stored")),
+        (train_arguments, "precision", (None, "no", "bf16", "fp16")),
+    ):
+        if getattr(arguments, name) not in choices:
+            raise InputError(f"--{name} {getattr(arguments, name)} is none of {', '.join(map(str, choices))}")
+    if model_arguments.encoder in ("ast", "both") and model_arguments.mp2 is None:
+        raise InputError(f"--encoder {model_arguments.encoder} hears with an MP2 model: name its folder with --mp2")
+
+
+def main() -> None:
+    """Data, model, loop, calibration, report, in that order."""
+    folder = Path(train_arguments.output_dir)
+    with errors_in_one_line():
+        check_arguments()
+    accelerator = Accelerator(
+        mixed_precision=train_arguments.precision,
+        log_with=train_arguments.tracker,
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "tracker")),
+        # A batch without audio, or a row without artist, leaves weights without a gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    transformers_logging.disable_progress_bar()
+    with errors_in_one_line(speak=accelerator.is_main_process):
+        if train_arguments.resume and (folder / "report.json").is_file():
+            accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
+            return
+        arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
+        claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
+        dataset = read_or_make(
+            data_arguments.data, data_arguments.songs, data_arguments.market_seed, folder, accelerator
+        )
+        accelerator.init_trackers("mp3")
+        run(dataset, folder, accelerator)
+    accelerator.end_training()
+
+
+def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
+    """Trains on the folder's splits, calibrates on half of validation, scores on test."""
+    if dataset.curves is None:
+        raise InputError(f"{dataset.path}: has no curves.parquet; MP3 learns curves, MP2 totals without dates")
+    if dataset.splits is None:
+        accelerator.print(f"{dataset.path} has no splits.parquet: split by time")
+        dataset = replace(dataset, splits=make_splits(dataset, seed=train_arguments.seed))
+    config = configuration(dataset)
+    rows = debut_rows(dataset)
+    rows = rows[rows["region"].isin(config.regions)].reset_index(drop=True)
+    if "release" in config.covariates and rows["release_date"].isna().any():
+        raise InputError(
+            f"{dataset.path / 'tracks.parquet'}: {int(rows['release_date'].isna().sum())} debuts have no release_date, "
+            "and which do may tell the outcome: leave release out of --covariates"
+        )
+    descriptors: np.ndarray | None = None
+    if config.encoder in ("descriptors", "both"):
+        descriptors, config.descriptor_statistics = descriptor_table(dataset, rows, config.descriptors)
+    debuts = debuts_of(dataset, rows, config.horizon, descriptors)
+    if config.encoder == "descriptors" and descriptors is not None:
+        # Scored apart: which rows have descriptors may tell the outcome, so only those that do are learnt and asked.
+        debuts = debuts.chosen(np.isfinite(descriptors).all(axis=1))
+    train, validation, test = (debuts.of_split(split) for split in ("train", "validation", "test"))
+    if not len(train) or not len(validation):
+        raise InputError(
+            f"{dataset.path}: {len(train.rows)} training and {len(validation.rows)} validation debuts; both are needed"
+        )
+    until = train.rows["debut"].max() + np.timedelta64(PERIOD_DAYS[dataset.frequency] * config.horizon, "D")
+    covariates = covariates_of(dataset, list(config.regions), config.covariates, config.horizon, until)
+    stopping = halves(validation.songs, train_arguments.seed)
+    accelerator.print(
+        f"{len(train)} training songs ({len(train.rows)} debuts), {len(validation)} validation "
+        f"({len(validation.rows)}), {len(test)} test ({len(test.rows)}) in {len(config.regions)} regions; "
+        f"encoder {config.encoder}; {accelerator.num_processes} process(es), {accelerator.device.type}"
+    )
+    set_seed(train_arguments.seed)
+    model = MP3Model(config)
+    hearing = None
+    if model.mp2 is not None:
+        if dataset.previews is None:
+            raise InputError(
+                f"{dataset.path}: no previews.parquet, so no audio; build it with python -m data_prep.build_bank"
+            )
+        model.mp2.load_state_dict(MP2Model.from_pretrained(model_arguments.mp2).state_dict())
+        hearing = Hearing(dataset, AudioBank(dataset.path), config.samples, train_arguments.windows)
+    statistics = covariate_statistics(covariates, train, config.frequency)
+    with torch.no_grad():
+        model.context.mean.copy_(torch.tensor(statistics["mean"]))
+        model.context.std.copy_(torch.tensor(statistics["std"]))
+    model = fit(model, train, validation.of_kept_songs(stopping), covariates, hearing, folder, accelerator)
+    forecaster = PathForecaster(
+        model,
+        covariates,
+        hearing,
+        accelerator,
+        train_arguments.paths,
+        train_arguments.seed,
+        rank_curves=RankCurves.of(dataset),
+    )
+    remember(model, dataset, covariates)
+    held_out = validation.of_kept_songs(~stopping)
+    model.config.shared_luck = shared_luck(forecaster, held_out)
+    if train_arguments.calibrate:
+        model.config.calibration = fit_calibration(forecaster, held_out, train_arguments.observed).to_dict()
+    if accelerator.is_main_process:
+        model.save_pretrained(folder / "model")
+    close(dataset, forecaster, train, validation, test, folder, accelerator)
+
+
+def configuration(dataset: DatasetFolder) -> MP3Config:
+    """What the command line, the MP2 model and the data say of the model."""
+    regions = data_arguments.regions or dataset.regions
+    absent = sorted(set(regions) - set(dataset.regions))
+    if absent:
+        raise InputError(f"--regions {' '.join(absent)}: {dataset.path} has {', '.join(dataset.regions)}")
+    encoder = model_arguments.encoder or ("ast" if model_arguments.mp2 else "none")
+    inherited = {}
+    if encoder in ("ast", "both"):
+        heard = MP3Config.from_pretrained(model_arguments.mp2)
+        if data_arguments.regions is None:
+            regions = list(heard.regions)
+        if list(regions) != list(heard.regions):
+            raise InputError(
+                f"--regions {' '.join(regions)}: {model_arguments.mp2} knows {', '.join(heard.regions)}; "
+                "train MP2 on the same"
+            )
+        inherited = {name: value for name, value in heard.to_diff_dict().items() if name in MP3Config.fields()}
+        inherited["patch_drop"] = 0.0
+    columns = model_arguments.descriptors or [name for name in dataset.tracks.columns if name.startswith("x_")]
+    if encoder in ("descriptors", "both") and not columns:
+        raise InputError(f"{dataset.path / 'tracks.parquet'}: has no x_* column for --encoder {encoder}")
+    return MP3Config(
+        **{
+            **inherited,
+            "regions": list(regions),
+            "encoder": encoder,
+            "descriptors": columns if encoder in ("descriptors", "both") else [],
+            "frequency": dataset.frequency,
+            "horizon": data_arguments.horizon or dataset.horizon,
+            "likelihood": model_arguments.likelihood,
+            "components": model_arguments.components,
+            "nulls": model_arguments.nulls,
+            "decoder_width": model_arguments.width,
+            "decoder_layers": model_arguments.layers,
+            "decoder_heads": model_arguments.heads,
+            "decoder_position_mode": model_arguments.position_mode,
+            "decoder_dropout": model_arguments.dropout,
+            "decoder_region_mode": model_arguments.region_mode,
+            "audio_segments": model_arguments.audio_segments,
+            "covariates": model_arguments.covariates,
+            "covariate_drop": model_arguments.covariate_drop,
+            "region_drop": model_arguments.region_drop,
+        }
+    )
+
+
+def fit(
+    model: MP3Model,
+    train: Debuts,
+    stopping: Debuts,
+    covariates: Covariates,
+    hearing: Hearing | None,
+    folder: Path,
+    accelerator: Accelerator,
+) -> MP3Model:
+    """Trains the model and gives it back with the weights that did best on the songs that stop it early."""
+    arguments, device, config = train_arguments, accelerator.device, model.config
+    model = model.to(device)
+    stored = model_arguments.audio == "stored"
+    clips = None
+    if hearing is not None and not stored:
+        heard_songs = hearing.songs_of(train.songs)
+        clips = TrainingSet(
+            heard_songs, hearing.bank, heard_songs.targets.astype(np.float32), config.samples, arguments.seed
+        )
+    places = hearing.places(train.songs) if hearing is not None else None
+    training_set = CurveTrainingSet(
+        train,
+        covariates,
+        arguments.seed,
+        config.horizon,
+        clips,
+        places if clips is not None else None,
+        places if stored else None,
+    )
+    if model.mp2 is not None and model_arguments.audio != "finetune":
+        model.mp2.requires_grad_(False)
+    heard: dict[str, Audio | None] = {}
+    if hearing is not None and stored:
+        heard["train"] = hearing.listen(model, train.songs, accelerator)
+    batches = EpochBatches(
+        len(train),
+        arguments.batch_size,
+        arguments.seed,
+        arguments.accumulation,
+        accelerator.num_processes,
+        accelerator.process_index,
+    )
+    loader = DataLoader(
+        training_set,
+        sampler=batches,
+        batch_size=None,
+        num_workers=data_arguments.loader_workers,
+        persistent_workers=data_arguments.loader_workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+    augment = WaveformAugment(arguments.gain, arguments.roll, arguments.alternate)
+    mask = SpecAugment(arguments.frequency_mask, arguments.time_mask)
+
+    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
+        """A loader's batch → what the model takes, on the device."""
+        rows = {name: value.to(device, non_blocking=True) for name, value in batch["rows"].items()}
+        given: dict[str, Any] = {"batch": rows}
+        if heard.get("train") is not None:
+            given["audio"] = heard["train"]
+        elif "clips" in batch and model.mp2 is not None:
+            clips = {name: value.to(device, non_blocking=True) for name, value in batch["clips"].items()}
+            waveforms = augment(clips["previews"], clips["count"], clips["draws"])
+            given["mel"] = mask(model.mp2.frontend(waveforms), clips["draws"])
+        return given
+
+    steps = batches.steps * arguments.epochs
+    optimizer = loop.make_curve_optimizer(
+        model, arguments.learning_rate, arguments.audio_rate, arguments.weight_decay, arguments.layer_decay
+    )
+    schedule = loop.make_schedule(optimizer, steps, int(arguments.warmup * steps))
+    average = ModelEmaV3(model, decay=arguments.ema, use_warmup=True) if arguments.ema else None
+    learner, optimizer = accelerator.prepare(model, optimizer)
+    # Read through one name below: the weights that are judged, and in the end given back.
+    judged = average.module if average is not None else model
+    log = loop.MetricsLog(folder / "metrics.jsonl", accelerator)
+    best, best_epoch, first_epoch = float("inf"), 0, 0
+    best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
+    checkpoint = loop.newest_checkpoint(folder) if arguments.resume else None
+    if checkpoint is not None:
+        tensors, state = loop.load_checkpoint(checkpoint, optimizer, device)
+        model.load_state_dict(tensors["model"])
+        judged.load_state_dict(tensors["judged"])
+        best_weights = tensors["best"]
+        best, best_epoch, first_epoch = state["best"], state["best_epoch"], state["epoch"]
+        if accelerator.is_main_process:
+            log.keep_until(state["step"])
+        accelerator.print(f"going on from {checkpoint}")
+    progress = tqdm(
+        total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process
+    )
+    for epoch in range(first_epoch, arguments.epochs):
+        if epoch - best_epoch >= arguments.patience:
+            break
+        batches.start(epoch)
+        learner.train()
+        began, losses = time.perf_counter(), []
+        for number, group in enumerate(loop.in_groups(loader, arguments.accumulation)):
+            step = epoch * batches.steps + number
+            schedule.step_update(step)
+            loop.seed_step(arguments.seed, step, accelerator.process_index)
+            parts = [prepare(batch) for batch in group]
+            # Known periods of the whole step, over parts and processes, so that each counts the same.
+            count = accelerator.reduce(sum(known_periods(part["batch"]) for part in parts), "sum")
+            loss = torch.zeros((), device=device)
+            for part, given in enumerate(parts):
+                with nullcontext() if part + 1 == len(parts) else accelerator.no_sync(learner):
+                    share = -learner(**given).log_likelihood.float().sum() / count.clamp(min=1)
+                    # Processes average their gradients; the count already spans them, so the average is undone.
+                    accelerator.backward(share * accelerator.num_processes)
+                    loss += share.detach()
+            norm = accelerator.clip_grad_norm_(learner.parameters(), arguments.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(model, step=step)
+            losses.append(loss)
+            progress.update()
+            if (step + 1) % arguments.log_every == 0:
+                values = {
+                    "loss": accelerator.reduce(torch.stack(losses).mean(), "sum").item(),
+                    "learning_rate": optimizer.param_groups[-1]["lr"],
+                    "gradient_norm": float(norm),
+                    "songs_per_second": arguments.batch_size
+                    * arguments.accumulation
+                    * accelerator.num_processes
+                    * len(losses)
+                    / (time.perf_counter() - began),
+                }
+                log.write(step + 1, values)
+                progress.set_postfix(loss=f"{values['loss']:.3f}", validation=f"{best:.3f}")
+                began, losses = time.perf_counter(), []
+        done = epoch + 1
+        judged.eval()
+        if hearing is not None and ("stopping" not in heard or model_arguments.audio == "finetune"):
+            heard["stopping"] = hearing.listen(judged, stopping.songs, accelerator)
+        errors = {
+            observed: validation_loss(judged, stopping, covariates, hearing, heard.get("stopping"), observed)
+            for observed in arguments.observed
+        }
+        error = float(np.mean(list(errors.values())))
+        log.write(
+            done * batches.steps,
+            {"validation_loss": error, "epoch": done} | {f"validation_loss_{k}": value for k, value in errors.items()},
+        )
+        if error < best:
+            best, best_epoch = error, done
+            best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
+        if accelerator.is_main_process:
+            loop.save_checkpoint(
+                folder,
+                done * batches.steps,
+                {"model": model.state_dict(), "judged": judged.state_dict(), "best": best_weights},
+                optimizer,
+                {"epoch": done, "best": best, "best_epoch": best_epoch},
+            )
+        accelerator.wait_for_everyone()
+    progress.close()
+    accelerator.print(f"best validation loss {best:.4f} after epoch {best_epoch}")
+    model.load_state_dict(best_weights)
+    accelerator.free_memory(learner, optimizer)
+    return model.eval()
+
+
+def validation_loss(
+    model: MP3Model,
+    debuts: Debuts,
+    covariates: Covariates,
+    hearing: Hearing | None,
+    audio: Audio | None,
+    observed: int,
+) -> float:
+    """Mean negative log likelihood of what follows the observed periods, over all debuts; every process does all."""
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in whole_curve_batches(debuts, covariates, observed, model.device, hearing):
+            output = model(batch, audio=audio)
+            total -= float(output.log_likelihood.sum())
+            count += int(output.count)
+    return total / max(count, 1)
+
+
+def close(
+    dataset: DatasetFolder,
+    forecaster: PathForecaster,
+    train: Debuts,
+    validation: Debuts,
+    test: Debuts,
+    folder: Path,
+    accelerator: Accelerator,
+) -> None:
+    """Scores on validation and test, the floors beside them, the closing table and report.json."""
+    asked = [observed for observed in train_arguments.observed if observed < forecaster.model.config.horizon]
+    floors = [make().fit(train, validation, forecaster.covariates) for make in floor_baselines()]
+    report: dict[str, Any] = {}
+    for split, debuts in (("validation", validation), ("test", test)):
+        for observed in asked if len(debuts) else []:
+            paths = forecaster.paths(debuts, observed)
+            if not accelerator.is_main_process:
+                continue
+            rivals = {floor.name: floor.forecast(debuts, observed) for floor in floors} if split == "test" else {}
+            truth, forecasts = truth_of(debuts.rows, debuts.curves), paths.forecasts()
+            add_scores(report, split, observed, truth, forecasts, rivals, train_arguments.seed)
+            report[split][target_name(observed)]["calibration"] = calibration_of(
+                paths.streams[:, :, observed:].sum(axis=2),
+                truth.streams[:, observed:].sum(axis=1),
+                truth.region,
+                train_arguments.seed,
+            )
+            if observed == 0 and split == "test":
+                add_oracle(report, dataset, debuts, forecasts, train)
+    if accelerator.is_main_process:
+        report |= {"data": str(dataset.path), "shared_luck": forecaster.model.config.shared_luck}
+        table = curve_table(report, "test", "MP3")
+        with written_whole(folder / TABLE) as path:
+            path.write_text(table + "\n")
+        write_json(folder / "report.json", report)
+        print(f"\n{table}\n\nmodel: {folder / 'model'}   report: {folder / 'report.json'}")
+    accelerator.wait_for_everyone()
+
+
+def add_oracle(
+    report: dict[str, Any], dataset: DatasetFolder, debuts: Debuts, forecasts: CurveForecasts, train: Debuts
+) -> None:
+    """Skill against a simulated market's own forecasts; nothing where there are none."""
+
+    def frame(some: Debuts) -> pd.DataFrame:
+        total = some.curves.chart_observed().sum(axis=1)
+        return some.rows[["song_id", "artist", "region"]].assign(true=log_streams(total))
+
+    rows = frame(debuts)
+    oracles = oracle_frames(dataset.path, {"total": {"mp3": rows}})
+    if oracles and forecasts.quantiles is not None:
+        seed = train_arguments.seed
+        add_skill(report, "test", 0, rows, forecasts.quantiles, frame(train), oracles["total"], seed)
+
+
+if __name__ == "__main__":
+    main()
