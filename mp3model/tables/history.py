@@ -195,7 +195,7 @@ class History:
         """Lives of the same song in other regions that began by the cut-off: (rows, most)."""
         lives = self._by_song.recent(self.lives.songs.get_indexer(songs), cutoff, most + 1)
         here = self.lives.regions.get_indexer(regions)
-        return _packed(lives, (lives >= 0) & (self.lives.region[lives] != here[:, None]), most)
+        return _packed(lives, (lives >= 0) & (_codes(self.lives.region, lives) != here[:, None]), most)
 
     def artist_here(self, artists: Any, songs: Any, regions: Any, cutoff: np.ndarray, most: int) -> np.ndarray:
         """Lives of the artist's other songs in the same region: (rows, most), latest first."""
@@ -203,14 +203,19 @@ class History:
         group = np.where((artist >= 0) & (here >= 0), artist * len(self.lives.regions) + here, -1)
         lives = self._by_artist_here.recent(group, cutoff, most + 1)
         song = self.lives.songs.get_indexer(songs)
-        return _packed(lives, (lives >= 0) & (self.lives.song[lives] != song[:, None]), most)
+        return _packed(lives, (lives >= 0) & (_codes(self.lives.song, lives) != song[:, None]), most)
 
     def artist_elsewhere(self, artists: Any, songs: Any, regions: Any, cutoff: np.ndarray, most: int) -> np.ndarray:
         """Lives of the artist's other songs in other regions: (rows, at most `most`), latest first."""
         lives = self._by_artist.recent(self.lives.artists.get_indexer(artists), cutoff, most)
         song, here = self.lives.songs.get_indexer(songs), self.lives.regions.get_indexer(regions)
-        other = (self.lives.song[lives] != song[:, None]) & (self.lives.region[lives] != here[:, None])
+        other = (_codes(self.lives.song, lives) != song[:, None]) & (_codes(self.lives.region, lives) != here[:, None])
         return _packed(lives, (lives >= 0) & other, most)
+
+
+def _codes(codes: np.ndarray, lives: np.ndarray) -> np.ndarray:
+    """The code of each life, −1 where there is no life."""
+    return np.append(codes, -1)[lives]
 
 
 def _packed(lives: np.ndarray, kept: np.ndarray, most: int) -> np.ndarray:
@@ -235,7 +240,8 @@ def region_scales(dataset: DatasetFolder, until: Any = None) -> dict[str, float]
 
 
 def _lives(dataset: DatasetFolder, scales: dict[str, float]) -> Lives:
-    first = first_rows(dataset)
+    # By name: the order of the tables' rows, which later rows can change, must not order lives that began on one day.
+    first = first_rows(dataset).sort_values(["song_id", "region"], kind="stable").reset_index(drop=True)
     periods = min(LIFE_PERIODS, 2 * dataset.horizon)
     arrays = curve_arrays(dataset, first, periods)
     day = _days(first["debut"])
@@ -289,7 +295,8 @@ def _states(dataset: DatasetFolder, lives: Lives, scales: dict[str, float]) -> R
         charts = dataset.charts[["region", "date", "floor", "lowest", "size"]]
     else:
         charts = dataset.curves[["region", "date"]].drop_duplicates().assign(lowest=1.0, size=1)
-        charts = charts.assign(floor=charts["region"].map(scales).astype(float))
+        # A region that opened after the scales were taken has none, and so no state.
+        charts = charts.assign(floor=charts["region"].map(scales).astype(float)).dropna(subset="floor")
     charts = charts.sort_values(["region", "date"], kind="stable").reset_index(drop=True)
     place, regions = pd.factorize(charts["region"], sort=True)
     day, floor = _days(charts["date"]), charts["floor"].to_numpy(dtype=float)
