@@ -1,12 +1,18 @@
 """A seed and a number of songs in; a dataset folder out: a simulated market with rendered audio and known truth.
 
-    python -m data_prep.market --out DIR --songs N --seed S [--workers W]
+    python -m data_prep.market --out DIR --songs N --seed S [--workers W] [--no-audio] [--oracle-runs R]
     python -m data_prep.market --check DIR
 
 No public data join recordings to curves, so what a model learns from sound is proved here. The folder is an ordinary
 dataset folder; its subfolder `truth/` holds what no model may read: `attributes.parquet` (what each song is made of and
-its audible appeal in each region, log10), `curves.parquet` (all streams, also below the charts) and `oracle.parquet`
-(see `data_prep.market_oracle`).
+its audible appeal in each region, log10), `curves.parquet` (all streams, also below the charts, by track, region and
+date), `oracle.parquet` and `oracle_curves.parquet` (what the best forecaster would say of totals, debut ranks, lengths
+and of each week; see `data_prep.market_oracle`).
+
+Markets of more than 4,000 songs share recordings: 2,000 of them are made, and songs that come out at about the same
+time have the same one, with its attributes; `waveform` in `attributes.parquet` names the first of them. Dates, artists,
+fame and luck are each song's own. Since sound is shared within days only, a split by time keeps it on one side, but for
+the songs at a cut and those with sleigh bells. An artist's songs no longer resemble each other there.
 """
 
 from __future__ import annotations
@@ -14,10 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data_prep.market_oracle import RUNS_AT_ONCE, Fame, Oracle, Outcomes, rerun
+from data_prep.market_oracle import RUNS_AT_ONCE, Fame, Oracle, rerun
 from data_prep.market_truth import DEFAULT_REGIONS, HORIZON, TEST_FROM, Market, draw_market, random_for, truth
 from data_prep.synth import render_previews
 from mp3model.audio.bank import write_index, write_shard
@@ -36,6 +44,8 @@ from mp3model.tables.splits import make_splits
 
 SONGS_A_SHARD = 25
 PREVIEWS = (0.35, 0.35, 0.2, 0.1)  # chances of one to four previews a track
+ROW_GROUP = 2**20  # rows of a parquet file that are written together
+_SCRATCH = ".scratch-"
 
 
 def make_market(
@@ -58,7 +68,8 @@ def make_market(
         workers: processes; None takes one a core, and one alone for a small market.
         progress: show a bar on stderr.
         regions: ISO 3166 codes.
-        oracle_runs: re-runs of the market behind `truth/oracle.parquet`, in blocks of 32; 0 leaves it out.
+        oracle_runs: re-runs of the market behind `truth/oracle*.parquet`, in blocks of 32; 0 leaves them out. They
+            pass through temporary files in `out`, about 120 kB a song for 256 re-runs.
         audio: render the previews.
 
     Raises:
@@ -73,28 +84,32 @@ def make_market(
     plan = Plan(songs, seed, tuple(regions))
     market = _market(plan)
     splits = _write_tables(out, market)
-    shards = -(-songs // SONGS_A_SHARD) if audio else 0
+    shards = -(-market.waveforms // SONGS_A_SHARD) if audio else 0
     blocks = -(-oracle_runs // RUNS_AT_ONCE)
     # A process takes about as long to start as 200 songs to render.
     workers = workers or min(os.cpu_count() or 1, 1 + songs // 200)
     from tqdm import tqdm
 
-    with _pool(workers) as run, tqdm(total=shards + 2 * blocks, unit="task", disable=not progress) as bar:
-        index = []
-        for rows in run(_render_shard, [(plan, out, shard) for shard in range(shards)]):
-            index.append(rows)
-            bar.update()
-        if index:
-            write_index(out, pd.concat(index, ignore_index=True))
+    with tqdm(total=shards + 2 * blocks, unit="task", disable=not progress) as bar, _scratch(out) as scratch:
+        with _pool(workers) as run:
+            index = []
+            for rows in run(_render_shard, [(plan, out, shard) for shard in range(shards)]):
+                index.append(rows)
+                bar.update()
+            if index:
+                write_index(out, pd.concat(index, ignore_index=True))
+            if blocks:
+                oracle = Oracle(market, scratch)
+                fame = None
+                for inputs in ("audio", "audio+history"):
+                    for _ in run(_rerun, [(plan, inputs, block, scratch, fame) for block in range(blocks)]):
+                        bar.update()
+                    # The last word of the audio-only re-runs is what they tell of fame.
+                    fame = oracle.fame_from_history() if inputs == "audio" else None
         if blocks:
-            oracle = Oracle(market)
-            fame = None
-            for inputs in ("audio", "audio+history"):
-                for result in run(_rerun, [(plan, inputs, block, fame) for block in range(blocks)]):
-                    oracle.add(inputs, result)
-                    bar.update()
-                fame = oracle.fame_from_history()
-            _write_parquet(oracle.table(splits), out / "truth" / "oracle.parquet")
+            # The workers have gone, and their memory with them.
+            _write_parquet([oracle.table(splits)], out / "truth" / "oracle.parquet")
+            _write_parquet(oracle.curve_tables(splits), out / "truth" / "oracle_curves.parquet")
 
 
 class Plan(NamedTuple):
@@ -121,12 +136,31 @@ def _pool(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield lambda task, arguments: pool.map(task, *zip(*arguments, strict=True))
 
 
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder beside the data for what is too large for the memory; it is gone afterwards."""
+    for left in out.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out) as folder:
+        yield Path(folder)
+
+
 def _render_shard(plan: Plan, folder: Path, shard: int) -> pd.DataFrame:
-    """Renders all tracks of 25 songs into one shard and returns its index rows."""
+    """Renders all tracks of 25 waveforms into one shard and returns the index rows of all tracks that have them."""
     market = _market(plan)
-    first, last = shard * SONGS_A_SHARD, min((shard + 1) * SONGS_A_SHARD, plan.songs)
-    tracks = market.tracks[(market.tracks["song"] >= first) & (market.tracks["song"] < last)]
-    return write_shard(folder, shard, _clips(market, tracks.sort_values("track_id")))
+    first, last = shard * SONGS_A_SHARD, min((shard + 1) * SONGS_A_SHARD, market.waveforms)
+    waveform = market.waveform_of[market.song_of]
+    tracks = market.tracks.assign(waveform=waveform)[(waveform >= first) & (waveform < last)]
+    # Songs before and after those with a recording have none.
+    shared = [tracks["waveform"], tracks["version"]]
+    rendered = tracks.sort_values("song").groupby(shared, sort=False).head(1).sort_values("track_id")
+    index = write_shard(folder, shard, _clips(market, rendered))
+    if len(rendered) == len(tracks):
+        return index
+    sounds = rendered[["track_id", "waveform", "version"]].rename(columns={"track_id": "rendered"})
+    owners = tracks[["track_id", "waveform", "version"]].merge(sounds, on=["waveform", "version"])
+    index = index.rename(columns={"track_id": "rendered"})
+    return owners[["track_id", "rendered"]].merge(index, on="rendered").drop(columns="rendered")
 
 
 def _clips(market: Market, tracks: pd.DataFrame) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -139,8 +173,8 @@ def _clips(market: Market, tracks: pd.DataFrame) -> Iterator[tuple[str, int, np.
             yield track_id, number, clip
 
 
-def _rerun(plan: Plan, inputs: str, block: int, fame: Fame | None) -> tuple[Outcomes, np.ndarray]:
-    return rerun(_market(plan), inputs, block, fame)
+def _rerun(plan: Plan, inputs: str, block: int, folder: Path, fame: Fame | None) -> None:
+    rerun(_market(plan), inputs, block, folder, fame)
 
 
 def _clear(out: Path) -> None:
@@ -172,13 +206,18 @@ def _write_tables(out: Path, market: Market) -> pd.DataFrame:
     tables = {"tracks": tracks, "curves": curves, "charts": charts}
     splits = make_splits(DatasetFolder(out, info, **tables), test_from=TEST_FROM)
     write_dataset(out, **tables, splits=splits, info=info)
+    del tables, curves, tracks
     attributes = market.songs.drop(columns="artist")
     for row, region in enumerate(market.regions):
         attributes[f"audible_{region}"] = market.audible[row]
         for name, parts in market.parts.items():
             attributes[f"audible_{region}_{name}"] = parts[row]
-    _write_parquet(attributes, out / "truth" / "attributes.parquet")
-    _write_parquet(streams, out / "truth" / "curves.parquet")
+    if market.waveforms < len(market.waveform_of[market.waveform_of >= 0]):
+        first = np.flatnonzero(np.diff(market.waveform_of, prepend=-1) > 0)
+        names = market.songs["song_id"].iloc[first[market.waveform_of]].reset_index(drop=True)
+        attributes["waveform"] = names.where(market.waveform_of >= 0)
+    _write_parquet([attributes], out / "truth" / "attributes.parquet")
+    _write_parquet(streams.tables(ROW_GROUP // 16), out / "truth" / "curves.parquet")
     return splits
 
 
@@ -219,9 +258,24 @@ ARTIST_WORDS = (
 )
 
 
-def _write_parquet(table: pd.DataFrame, path: Path) -> None:
-    with written_whole(path) as temporary:
-        table.to_parquet(temporary, index=False)
+def _write_parquet(tables: Iterable[pd.DataFrame], path: Path) -> None:
+    """Writes tables of the same columns, at least one, as one; what is written together is in memory together."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with written_whole(path) as temporary, ExitStack() as stack:
+        writer, group = None, []
+        for table in tables:
+            group.append(pyarrow.Table.from_pandas(table, preserve_index=False))
+            if writer is None:
+                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(temporary, group[0].schema))
+            if sum(map(len, group)) >= ROW_GROUP:
+                writer.write_table(pyarrow.concat_tables(group), row_group_size=ROW_GROUP)
+                group = []
+        assert writer is not None
+        if group:
+            writer.write_table(pyarrow.concat_tables(group), row_group_size=ROW_GROUP)
+    pyarrow.default_memory_pool().release_unused()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--regions", nargs="+", default=list(DEFAULT_REGIONS), metavar="CODE")
     parser.add_argument("--oracle-runs", type=int, default=256, help="re-runs behind the oracle; 0 leaves it out")
+    parser.add_argument("--no-audio", action="store_true", help="tables alone, without recordings")
     parser.add_argument("--check", type=Path, metavar="DIR", help="compare a market's statistics with the real ones")
     given = parser.parse_args(arguments)
     if (given.out is None) == (given.check is None):
@@ -243,7 +298,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(check_market(given.check))
         else:
             make_market(
-                given.out, given.songs, given.seed, given.workers, regions=given.regions, oracle_runs=given.oracle_runs
+                given.out,
+                given.songs,
+                given.seed,
+                given.workers,
+                regions=given.regions,
+                oracle_runs=given.oracle_runs,
+                audio=not given.no_audio,
             )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

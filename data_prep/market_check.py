@@ -1,18 +1,17 @@
-"""A simulated market in; how it compares with real charts out, as a table with tolerances and a picture."""
+"""A simulated market in; how it compares with real charts out, as a table with tolerances and pictures."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from data_prep.market_pictures import draw_clips, draw_songs
 from data_prep.market_truth import HIDDEN_FROM_MEAN
-from mp3model.audio.bank import SAMPLE_RATE, AudioBank
 from mp3model.files import InputError, written_whole
 from mp3model.tables.curves import curve_arrays
 from mp3model.tables.folder import DatasetFolder, read_dataset
@@ -34,7 +33,7 @@ class Statistic:
 
 
 def check_market(path: str | os.PathLike[str]) -> str:
-    """Measures a market, draws `market.png` into its folder and returns the table as text.
+    """Measures a market, draws `market.png`, `songs.png` and `clips.png` into its folder and returns a table as text.
 
     Real values are those of Spotify's weekly charts (88,856 debuts by the project's definition); the lines on hearing
     and on the oracle are aims of the design. Small markets scatter: judge by 2,000 songs.
@@ -49,6 +48,7 @@ def check_market(path: str | os.PathLike[str]) -> str:
     lines = [*real_statistics(dataset, rows, curves), *design_statistics(dataset, rows)]
     picture = dataset.path / "market.png"
     draw_market_picture(dataset, rows, curves, picture)
+    pictures = [picture, draw_songs(dataset, rows), *draw_clips(dataset)]
     table = [f"{'statistic':<58}{'market':>9}{'aim':>9}{'± may':>8}  passed"]
     table += [
         f"{line.name:<58}{line.value:>9.3g}{line.aim:>9.3g}{line.tolerance:>8.2g}  {'yes' if line.passed else 'NO'}"
@@ -57,7 +57,9 @@ def check_market(path: str | os.PathLike[str]) -> str:
     passed = sum(line.passed for line in lines)
     counts = rows.groupby("split")["song_id"].agg(["size", "nunique"])
     sizes = ", ".join(f"{split} {size} rows of {songs} songs" for split, size, songs in counts.itertuples())
-    return "\n".join([*table, f"{passed} of {len(lines)} within tolerance; {sizes}; picture: {picture}"])
+    return "\n".join(
+        [*table, f"{passed} of {len(lines)} within tolerance; {sizes}", f"pictures: {', '.join(map(str, pictures))}"]
+    )
 
 
 def measured_rows(dataset: DatasetFolder) -> tuple[pd.DataFrame, np.ndarray]:
@@ -190,14 +192,14 @@ def _floor_growth(dataset: DatasetFolder) -> float:
 
 
 def draw_market_picture(dataset: DatasetFolder, rows: pd.DataFrame, streams: np.ndarray, path: Path) -> None:
-    """Ten songs' whole curves in two regions, the spread of lengths and totals, the floors, and three clips."""
+    """Ten songs' whole curves in two regions, the spread of lengths and totals, and the floors."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     assert dataset.charts is not None
-    figure, axes = plt.subplots(3, 3, figsize=(17, 13))
+    figure, axes = plt.subplots(2, 3, figsize=(17, 9))
     everything = pd.read_parquet(dataset.path / "truth" / "curves.parquet")
     ten = rows.drop_duplicates("song_id").sample(min(10, rows["song_id"].nunique()), random_state=0)["track_id"]
     for axis, region in zip(axes[0], dataset.regions[-1:] + dataset.regions[:1], strict=False):
@@ -212,6 +214,8 @@ def draw_market_picture(dataset: DatasetFolder, rows: pd.DataFrame, streams: np.
         axes[0, 2].semilogy(charts["date"], charts["floor"], label=str(name))
     axes[0, 2].set(title="floors")
     axes[0, 2].legend()
+    for axis in axes[0]:
+        axis.tick_params(axis="x", labelrotation=30)
     axes[1, 0].hist(rows["length"], bins=np.arange(0.5, 13.5), edgecolor="white")
     axes[1, 0].set(title="charted weeks of the first 12", xlabel="weeks", ylabel="debuts")
     axes[1, 1].hist(rows["floors"], bins=40)
@@ -222,29 +226,7 @@ def draw_market_picture(dataset: DatasetFolder, rows: pd.DataFrame, streams: np.
         axes[1, 2].plot((streams / top)[chosen].mean(0), marker="o", label=f"charted {kind} weeks")
     axes[1, 2].set(title="mean curve by length", xlabel="week", ylabel="share of the peak")
     axes[1, 2].legend()
-    _draw_clips(dataset, axes[2])
     figure.tight_layout()
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=75)
     plt.close(figure)
-
-
-def _draw_clips(dataset: DatasetFolder, axes: Any) -> None:
-    from scipy.signal import stft
-
-    for axis in axes:
-        axis.set_axis_off()
-    if dataset.previews is None:
-        return
-    bank = AudioBank(dataset.path)
-    attributes = pd.read_parquet(dataset.path / "truth" / "attributes.parquet").set_index("song_id")
-    titles = dataset.tracks.set_index("track_id")
-    for axis, position in zip(axes, np.linspace(0, len(bank) - 1, len(axes)).astype(int), strict=True):
-        track = bank.index["track_id"].iloc[position]
-        song = attributes.loc[titles.loc[track, "song_id"]]
-        frequency, time, spectrum = stft(bank.read(position) / 32768, SAMPLE_RATE, nperseg=1024, noverlap=704)
-        axis.pcolormesh(time, frequency, 20 * np.log10(np.abs(spectrum) + 1e-6), vmin=-110, vmax=-25)
-        axis.set(yscale="symlog", ylim=(60, 8000), xlabel="seconds", ylabel="Hz")
-        mode = "major" if song["mode"] else "minor"
-        axis.set_title(f"{titles.loc[track, 'title']}: {song['tempo']:.0f} beats a minute, {mode}")
-        axis.set_axis_on()

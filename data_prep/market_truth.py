@@ -33,6 +33,8 @@ WARM_UP = 52  # weeks simulated before the first chart, so that it opens with a 
 # Weeks in which songs with a recording come out. Songs before and after them keep the charts full, but none of those
 # can have a debut that counts: too early, or with its horizon cut off.
 FIRST_RELEASE, LAST_RELEASE = -2, 197
+TILED_ABOVE = 4000  # songs, from which on recordings are shared
+RENDERED = 2000  # how many recordings there are then (and as many of a second version)
 LIFE = 60  # weeks after which a song without sleigh bells has left the market for good
 FRIDAY = 0.75  # chance that a song comes out on the first day of a chart week
 DEBUT_WITHIN = 28  # days after release, or after the first chart elsewhere, that a debut may come
@@ -109,6 +111,11 @@ class Market:
     on_hand: np.ndarray  # (regions, weeks) which charts are on hand
     chart_size: int
     perennial: int  # how many tracks at the front never leave the market
+    waveform_of: np.ndarray  # (songs,) number of the recording, -1 for a song without; several may share one
+
+    @property
+    def waveforms(self) -> int:
+        return int(self.waveform_of.max()) + 1
 
     @property
     def song_of(self) -> np.ndarray:
@@ -211,9 +218,17 @@ def draw_market(songs: int, seed: int, regions: Sequence[str] = DEFAULT_REGIONS)
     weight = (np.arange(artists) + 10.0) ** -0.7
     artist = random.choice(artists, count, p=weight / weight.sum())
     table = draw_attributes(artist, random_for(seed, "attributes"))
+    heard = list(table.columns)
     table["recorded"] = np.arange(count) < songs
     table.insert(0, "song_id", [f"song-{number:05d}" for number in range(count)])
     table["artist"] = artist
+    waveform_of = np.where(table["recorded"], np.arange(count), -1)
+    if songs > TILED_ABOVE:
+        # Songs are numbered by date, so that those with one recording come out within days of each other.
+        waveform_of[:songs] = np.arange(songs) * RENDERED // songs
+        first = np.flatnonzero(np.diff(waveform_of[:songs], prepend=-1))
+        source = np.append(first[waveform_of[:songs]], np.arange(songs, count))
+        table[heard] = table[heard].take(source).reset_index(drop=True)
     # Evenly spread but for a jitter: with independent dates the floor would wander with the supply.
     spans = [(FIRST_RELEASE, LAST_RELEASE + 1, songs), (FIRST_RELEASE - 48, FIRST_RELEASE, before)]
     spans.append((LAST_RELEASE + 1, WEEKS, after))
@@ -234,6 +249,10 @@ def draw_market(songs: int, seed: int, regions: Sequence[str] = DEFAULT_REGIONS)
     weekday = np.where(random.random(count) < FRIDAY, 0, random.integers(1, 7, count))
     release = week_end(week) - 6 + weekday
     tracks = _versions(table, release, random_for(seed, "versions"))
+    if songs > TILED_ABOVE:
+        # One recording has one second version, or five times as many would have to be rendered.
+        kind = random_for(seed, "shared versions").choice(VERSIONS, RENDERED)
+        tracks["version"] = np.where(tracks["version"] == "", "", kind[waveform_of[tracks["song"]]])
     christmas_song = table["sleigh"].to_numpy()[tracks["song"]] == 1
     order = np.lexsort((tracks["release_day"], ~christmas_song))
     tracks, perennial = tracks.iloc[order].reset_index(drop=True), int(christmas_song.sum())
@@ -267,6 +286,7 @@ def draw_market(songs: int, seed: int, regions: Sequence[str] = DEFAULT_REGIONS)
         on_hand=on_hand,
         chart_size=chart_size_for(songs),
         perennial=perennial,
+        waveform_of=waveform_of,
     )
 
 
@@ -313,7 +333,9 @@ def draw_unheard(market: Market, runs: int, random: np.random.Generator) -> Unhe
 
     def heavy(*shape: int) -> np.ndarray:
         """Student's t with 4 degrees of freedom at unit variance."""
-        return (random.standard_t(4, shape) / np.sqrt(2)).astype(np.float32)
+        drawn = random.standard_t(4, shape)
+        drawn /= np.sqrt(2)
+        return drawn.astype(np.float32)
 
     fame, fame_region = FAME * normal(runs, market.artists), FAME_REGION * normal(runs, regions, market.artists)
     per_song = SONG * normal(runs, 1, songs) + SONG_REGION * heavy(runs, regions, songs)
@@ -328,11 +350,13 @@ def draw_unheard(market: Market, runs: int, random: np.random.Generator) -> Unhe
     burst, fade, hold = map(between, ranges)
     blooms = kind == list(KINDS).index("bloom")
     bells = market.songs["sleigh"].to_numpy()[market.song_of] == 1
-    share = market.tracks["share"].to_numpy(np.float32)
+    base = per_song[:, :, market.song_of]
+    base += LUCK_START * heavy(runs, regions, tracks)
+    base += market.tracks["share"].to_numpy(np.float32)
     return Unheard(
         fame=fame,
         fame_region=fame_region,
-        base=per_song[:, :, market.song_of] + LUCK_START * heavy(runs, regions, tracks) + share,
+        base=base,
         burst=burst + BURST_REGION * normal(runs, regions, tracks),
         fade=fade,
         # A Christmas song comes back year after year; all others sink for good.
@@ -370,21 +394,28 @@ def simulate(market: Market, unheard: Unheard, random: np.random.Generator, appe
     scale, holiday = scale + season(weeks), christmas(weeks).astype(np.float32)
     released = week_of(market.tracks["release_day"].to_numpy().astype("datetime64[D]"))
     first_fade = unheard.fade ** market.first_fraction.astype(np.float32)
-    burst, stay, luck = unheard.burst.copy(), unheard.stay.copy(), np.zeros_like(appeal)
+    # What changes from week to week is kept for the tracks alive alone, which are few of a large catalogue.
+    edges = slice(0, 0)
+    burst, stay = unheard.burst[..., : market.perennial], unheard.stay[..., : market.perennial]
+    luck = np.zeros_like(burst)
     places = np.arange(market.chart_size)
     bonus = (ADVANTAGE * (1 - np.log1p(places) / np.log1p(market.chart_size))).astype(np.float32)
     for step, week in enumerate(weeks):
         low, high = market.perennial + np.searchsorted(released[market.perennial :], [week - LIFE, week + 1])
         columns = np.r_[0 : market.perennial, low:high]
-        blocks = [slice(0, market.perennial), slice(low, high)]
+        alive = [slice(0, market.perennial), slice(low, high)]
+        burst, stay, luck = (
+            _moved(now, market.perennial, edges, alive[1], start)
+            for now, start in ((burst, unheard.burst), (stay, unheard.stay), (luck, None))
+        )
+        edges = alive[1]
         age = week - market.launch[:, columns]
         fixed = scale[:, step, None] + market.summer[:, step, None] * warmth[columns]
         fixed = fixed + holiday[step] * bells[columns] + np.where(age == 0, first_fraction[columns], 0)
         fixed = np.where(age >= 0, fixed, -np.inf).astype(np.float32)
-        streams = np.concatenate(
-            [appeal[..., b] + burst[..., b] + stay[..., b] + luck[..., b] for b in blocks], axis=-1
-        )
-        streams += fixed
+        streams = np.concatenate([appeal[..., tracks] for tracks in alive], axis=-1)
+        for part in (burst, stay, luck, fixed):
+            streams += part
         top = np.argsort(-streams, axis=-1)[..., : market.chart_size]
         charted = np.take_along_axis(streams, top, -1) > -np.inf
         yield Week(int(week), columns, streams, top, charted)
@@ -394,19 +425,29 @@ def simulate(market: Market, unheard: Unheard, random: np.random.Generator, appe
         jumps = random.integers(0, gain.size, random.poisson(JUMP_RATE * gain.size))
         gain.reshape(-1)[jumps] += random.exponential(JUMP_SIZE, len(jumps)).astype(np.float32)
         gain *= age >= 0
+        luck *= np.float32(LUCK_HOLD)
+        luck += gain
         start = 0
-        for b in blocks:
-            stop = start + b.stop - b.start
-            now = age[:, start:stop]
-            luck[..., b] = LUCK_HOLD * luck[..., b] + gain[..., start:stop]
+        for tracks in alive:
+            here = slice(start, start + tracks.stop - tracks.start)
+            start = here.stop
+            now = age[:, here]
             # A burst fades by the day: after one day in the launch week most of it is still to come.
-            fade = np.where(now == 0, first_fade[..., b], unheard.fade[..., b])
-            burst[..., b] *= np.where(now >= 0, fade, 1)
-            breaks = unheard.bloom_age[..., b] == now
-            burst[..., b] += breaks * unheard.bloom[..., b]
+            fade = np.where(now == 0, first_fade[..., tracks], unheard.fade[..., tracks])
+            burst[..., here] *= np.where(now >= 0, fade, 1)
+            breaks = unheard.bloom_age[..., tracks] == now
+            burst[..., here] += breaks * unheard.bloom[..., tracks]
             # `stay` is shared by the regions: it sinks from the release on, which lag delays by three weeks at most.
-            stay[..., b] *= np.where(released[b] <= week, unheard.hold[..., b], 1)
-            start = stop
+            stay[..., here] *= np.where(released[tracks] <= week, unheard.hold[..., tracks], 1)
+
+
+def _moved(now: np.ndarray, fixed: int, old: slice, new: slice, start: np.ndarray | None) -> np.ndarray:
+    """State (runs, …, fixed + alive) of the tracks `old`, carried on to the tracks `new`; `start` None begins at 0."""
+    stays = now[..., fixed + new.start - old.start :] if new.start < old.stop else now[..., :0]
+    first = max(old.stop, new.start)
+    empty = (*now.shape[:-1], new.stop - first)
+    fresh = np.zeros(empty, now.dtype) if start is None else start[..., first : new.stop]
+    return np.concatenate([now[..., :fixed], stays, fresh], axis=-1)
 
 
 def _warmth(songs: pd.DataFrame) -> np.ndarray:
@@ -417,57 +458,107 @@ def _warmth(songs: pd.DataFrame) -> np.ndarray:
 
 def lasting_appeal(market: Market, unheard: Unheard, fame: np.ndarray | None = None) -> np.ndarray:
     """(runs, regions, tracks) of all that lasts; `fame` (runs, regions, songs) replaces the one drawn."""
-    if fame is None:
-        artist = market.songs["artist"].to_numpy()
-        fame = unheard.fame[:, None, artist] + unheard.fame_region[:, :, artist]
-    return ((market.audible + fame)[:, :, market.song_of] + unheard.base).astype(np.float32)
+    artist = market.songs["artist"].to_numpy()
+    appeal = np.empty(unheard.base.shape, np.float32)
+    # Run by run, to keep the memory small.
+    for run in range(len(appeal)):
+        known = unheard.fame[run][artist] + unheard.fame_region[run][:, artist] if fame is None else fame[run]
+        appeal[run] = (market.audible + known)[:, market.song_of] + unheard.base[run]
+    return appeal
 
 
-def truth(market: Market) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+class Lives:
+    """Every stream of the run that happened, by track and region, in an array a track's life wide."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self._released = week_of(market.tracks["release_day"].to_numpy().astype("datetime64[D]"))
+        self._by_name = np.argsort(market.tracks["track_id"].to_numpy(), kind="stable")
+        shape = (len(market.regions), len(market.tracks) - market.perennial, LIFE + 1)
+        self._passing = np.zeros(shape)
+        self._perennial = np.zeros((len(market.regions), market.perennial, WEEKS))
+
+    def add(self, region: int, week: int, columns: np.ndarray, streams: np.ndarray) -> None:
+        """Streams (columns,) of the tracks `columns` in a week."""
+        passing = columns >= self._market.perennial
+        self._perennial[region, columns[~passing], week] = streams[~passing]
+        tracks = columns[passing]
+        self._passing[region, tracks - self._market.perennial, week - self._released[tracks]] = streams[passing]
+
+    def tables(self, rows: int) -> Iterator[pd.DataFrame]:
+        """All weeks with streams, `track_id, region, date, streams` sorted by the first three, `rows` at a time."""
+        count = np.empty(len(self._market.tracks), np.int64)
+        count[: self._market.perennial] = np.count_nonzero(self._perennial, axis=(0, 2))
+        count[self._market.perennial :] = np.count_nonzero(self._passing, axis=(0, 2))
+        ends = np.cumsum(count[self._by_name])
+        for start in range(0, int(ends[-1]), rows):
+            stop = min(start + rows, int(ends[-1]))
+            first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+            before = int(ends[first] - count[self._by_name[first]])
+            found = np.zeros(int(ends[last]) - before, _ROW)
+            for track, end in zip(self._by_name[first : last + 1], ends[first : last + 1] - before, strict=True):
+                self._fill(found[end - count[track] : end], track)
+            yield _table(self._market, found[start - before : stop - before])
+
+    def _fill(self, found: np.ndarray, track: int) -> None:
+        """Writes the weeks of one track with streams into `found`, by region code and week."""
+        perennial = track < self._market.perennial
+        weeks = self._perennial[:, track] if perennial else self._passing[:, track - self._market.perennial]
+        order = np.argsort(self._market.regions)
+        place, week = np.nonzero(weeks[order])
+        region = order[place]
+        found["track"], found["region"], found["streams"] = track, region, weeks[region, week]
+        found["week"] = week if perennial else week + self._released[track]
+
+
+_ROW = np.dtype([("track", "i4"), ("region", "i1"), ("week", "i2"), ("rank", "i2"), ("streams", "f8")])
+
+
+def truth(market: Market) -> tuple[Lives, pd.DataFrame, pd.DataFrame]:
     """The one run that happened.
 
     Returns:
-        every stream (track_id, region, date, streams; also of tracks that no chart shows), the curves that the charts
-        show (with rank) and the charts on hand (region, date, floor, lowest, size).
+        every stream, also of tracks that no chart shows, the curves that the charts show (track_id, region, date,
+        streams, rank) and the charts on hand (region, date, floor, lowest, size).
     """
     random = random_for(market.seed, "truth")
     unheard = draw_unheard(market, 1, random)
-    everything, shown, charts = [], [], []
+    lives = Lives(market)
+    shown, charts = [], []
     for week in simulate(market, unheard, random, lasting_appeal(market, unheard)):
         if week.week < 0:
             continue
         for row, region in enumerate(market.regions):
             streams = np.round(10.0 ** week.streams[0, row].astype(float))
-            out = np.flatnonzero(streams > 0)
-            everything.append(_rows(week.columns[out], row, week.week, streams[out]))
+            lives.add(row, week.week, week.columns, streams)
             if not market.on_hand[row, week.week]:
                 continue
             # Rounding may tie neighbours, which keep their order.
             best = week.top[0, row][week.charted[0, row]]
-            shown.append(_rows(week.columns[best], row, week.week, streams[best]))
+            found = np.zeros(len(best), _ROW)
+            found["track"], found["streams"] = week.columns[best], streams[best]
+            found["region"], found["week"], found["rank"] = row, week.week, np.arange(1, len(best) + 1)
+            shown.append(found)
             # The project's floor: ranks 195 to 200, or the lowest of a shorter chart.
             tail = streams[best][194:200] if len(best) >= 195 else streams[best][-1:]
             date = week_end(week.week).astype("datetime64[s]")
             charts.append((region, date, tail.mean(), streams[best][-1], len(best)))
     columns = ["region", "date", "floor", "lowest", "size"]
-    return _table(market, everything), _table(market, shown, ranked=True), pd.DataFrame(charts, columns=columns)
+    curves = _table(market, _by_track(market, np.concatenate(shown)), ranked=True)
+    return lives, curves, pd.DataFrame(charts, columns=columns)
 
 
-def _rows(tracks: np.ndarray, region: int, week: int, streams: np.ndarray) -> np.ndarray:
-    """(rows, 5): track, region, week, place in the order given, streams."""
-    count = len(tracks)
-    return np.stack([tracks, np.full(count, region), np.full(count, week), np.arange(1, count + 1), streams], axis=1)
-
-
-def _table(market: Market, rows: list[np.ndarray], ranked: bool = False) -> pd.DataFrame:
-    values = np.concatenate(rows)
+def _by_track(market: Market, rows: np.ndarray) -> np.ndarray:
     name_order = market.tracks["track_id"].rank().to_numpy()
-    track, region, week, rank = values[:, :4].astype(np.int32).T
-    order = np.lexsort((week, np.argsort(np.argsort(market.regions))[region], name_order[track]))
+    region_order = np.argsort(np.argsort(market.regions))
+    return rows[np.lexsort((rows["week"], region_order[rows["region"]], name_order[rows["track"]]))]
+
+
+def _table(market: Market, rows: np.ndarray, ranked: bool = False) -> pd.DataFrame:
     table = {
-        "track_id": pd.array(market.tracks["track_id"].to_numpy(), dtype="str").take(track[order]),
-        "region": pd.array(np.array(market.regions), dtype="str").take(region[order]),
-        "date": week_end(week[order]).astype("datetime64[s]"),
-        "streams": values[order, 4],
+        "track_id": pd.array(market.tracks["track_id"].to_numpy(), dtype="str").take(rows["track"]),
+        "region": pd.array(np.array(market.regions), dtype="str").take(rows["region"]),
+        "date": week_end(rows["week"]).astype("datetime64[s]"),
+        "streams": rows["streams"].copy(),
     }
-    return pd.DataFrame(table | ({"rank": pd.array(rank[order], dtype="Int32")} if ranked else {}))
+    return pd.DataFrame(table | ({"rank": pd.array(rows["rank"].astype(np.int32), dtype="Int32")} if ranked else {}))
