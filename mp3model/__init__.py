@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from mp3model.config import MP3Config
     from mp3model.evaluation.popularity import popularity_metrics
     from mp3model.model.modeling import MP2Model
+    from mp3model.model.modeling_mp3 import MP3Model
+    from mp3model.serving.forecaster import Forecaster
 
 __version__ = "0.1.0"
-__all__ = ["LogMel", "MP2Model", "MP3Config", "__version__", "popularity_metrics"]
+__all__ = ["Forecaster", "LogMel", "MP2Model", "MP3Config", "MP3Model", "__version__", "popularity_metrics"]
 
 _HOME = {
+    "Forecaster": "mp3model.serving.forecaster",
     "LogMel": "mp3model.audio.frontend",
     "MP2Model": "mp3model.model.modeling",
     "MP3Config": "mp3model.config",
+    "MP3Model": "mp3model.model.modeling_mp3",
     "popularity_metrics": "mp3model.evaluation.popularity",
 }
 

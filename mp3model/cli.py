@@ -1,4 +1,4 @@
-"""The command line: `mp3model augment` draws what training does to a clip, `mp3model doctor` checks an installation."""
+"""The command line: a song's forecast, metrics of a curve, what training does to a clip, a check of an installation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mp3model.files import InputError, errors_in_one_line
 
@@ -18,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="mp3model", description="Forecast how a new song will stream, from its audio."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_forecast(commands)
+    _add_metrics(commands)
     augment = commands.add_parser("augment", help="draw one clip before and after each augmentation")
     augment.add_argument("audio", nargs="*", help="a song's clip and, if there are, its other previews")
     augment.add_argument("--plot", default="augment.png", help="PNG to write (augment.png)")
@@ -28,8 +31,116 @@ def main(argv: Sequence[str] | None = None) -> int:
     with errors_in_one_line():
         if arguments.command == "doctor":
             return doctor()
-        draw_augmentation(arguments.audio, arguments.plot, arguments.start, arguments.seed)
+        if arguments.command == "forecast":
+            forecast(arguments)
+        elif arguments.command == "metrics":
+            metrics(arguments)
+        else:
+            draw_augmentation(arguments.audio, arguments.plot, arguments.start, arguments.seed)
     return 0
+
+
+def _add_forecast(commands: Any) -> None:
+    parser = commands.add_parser(
+        "forecast",
+        help="forecast how songs will stream",
+        description="Forecast songs in some regions, given that they chart there: streams by week or day, popularity "
+        "metrics and sampled paths. Several files go into one set of tables, told apart by track_id, the file's name "
+        "without its suffix; each gets a picture of its own.",
+        epilog="song.csv comes with song.popularity.csv, song.paths.parquet, song.flags.csv (why not to trust it) and, "
+        "where the model has a catalogue, song.comparables.csv. All are written, or none.",
+    )
+    add = parser.add_argument
+    add("audio", nargs="*", help="mp3, m4a, aac, ogg, flac, wav or aiff; none forecasts from what else is known")
+    add("--model", required=True, help="RUN/model of recipes/mp3.py")
+    add("--region", action="append", help="ISO 3166 code or GLOBAL; repeat for more; none is all that are known")
+    add("--release", help="YYYY-MM-DD; period 0 is the week (or day) that holds it")
+    add("--observed", metavar="FILE", help="CSV or parquet of periods known so far: region, week or date, streams")
+    add(
+        "--history",
+        metavar="FILE",
+        help="CSV or parquet of the artist's earlier songs: track_id, region, date, streams",
+    )
+    add("--features", metavar="FILE", help="CSV or parquet of x_* descriptors, with track_id for several songs")
+    add("--data", metavar="DIR", help="dataset folder: floors, artists and other songs up to the forecast's date")
+    add("--artist", help="whose song it is, found in --data")
+    add("--samples", type=int, default=256, help="paths (256)")
+    add("--seed", type=int, default=0, help="of the luck in the paths (0)")
+    add("--full", action="store_true", help="streams below the chart too, as the model guesses them, instead of 0")
+    add("--device", help="cpu, cuda, ...; none is the GPU where there is one")
+    add("-o", "--output", default="forecast.csv", help="table to write, .csv or .parquet (forecast.csv)")
+    add("--plot", help="PNG to write; for several songs NAME-TRACK.png")
+
+
+def _add_metrics(commands: Any) -> None:
+    parser = commands.add_parser(
+        "metrics",
+        help="popularity metrics of sampled paths or of an observed curve",
+        description="Popularity metrics of a table with streams and week, day or date (a period's last day), and what "
+        "there is of track_id, region, rank, sample. With sample, the metrics' distribution over paths.",
+    )
+    add = parser.add_argument
+    add("table", help="song.paths.parquet, or a CSV or parquet of observed curves")
+    add("--observed", type=int, help="periods known when the forecast was made: adds what remained")
+    add("--zero-filled", action="store_true", help="periods off the chart count as 0 in mean, std, skewness, kurtosis")
+    add("--model", help="RUN/model, whose charts tell the debut rank where the table has none")
+    add("-o", "--output", help="table to write, .csv or .parquet; none only prints")
+
+
+def forecast(arguments: argparse.Namespace) -> None:
+    """Forecasts, writes all tables and pictures or none, and prints totals and flags."""
+    for name in arguments.audio:
+        if not Path(name).is_file():
+            raise InputError(f"{name}: no such file")
+    if not arguments.output.endswith((".csv", ".parquet")):
+        raise InputError(f"-o {arguments.output}: give a name that ends in .csv or .parquet")
+    if arguments.plot is not None and not arguments.plot.endswith(".png"):
+        raise InputError(f"--plot {arguments.plot}: the picture is a PNG; give a name that ends in .png")
+    import pandas as pd
+    from transformers.utils import logging
+
+    from mp3model.serving.forecaster import Forecaster
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    forecaster = Forecaster.from_pretrained(arguments.model, arguments.device)
+    audio: Any = arguments.audio[0] if arguments.audio else None
+    artist = arguments.artist
+    if len(arguments.audio) > 1:
+        audio, artist = pd.DataFrame({"path": arguments.audio}).assign(artist=artist), None
+    found = forecaster.forecast(
+        audio,
+        arguments.region,
+        arguments.release,
+        arguments.observed,
+        arguments.samples,
+        arguments.history,
+        arguments.features,
+        arguments.data,
+        artist=artist,
+        seed=arguments.seed,
+        full=arguments.full,
+    )
+    written = found.write(arguments.output, arguments.plot)
+    print(found.summary())
+    print(f"wrote {', '.join(map(str, written))}")
+
+
+def metrics(arguments: argparse.Namespace) -> None:
+    """Prints the metrics of a table of curves, and writes them if asked to."""
+    if arguments.output is not None and not arguments.output.endswith((".csv", ".parquet")):
+        raise InputError(f"-o {arguments.output}: give a name that ends in .csv or .parquet")
+    import pandas as pd
+
+    from mp3model.serving.result import write_table
+    from mp3model.serving.scores import metrics_of
+
+    found = metrics_of(arguments.table, arguments.observed, arguments.zero_filled, arguments.model)
+    with pd.option_context("display.width", 160, "display.max_columns", 40, "display.max_rows", 400):
+        print(found.to_string(index=False, float_format=lambda value: f"{value:,.6g}"))
+    if arguments.output is not None:
+        write_table(found, arguments.output)
+        print(f"wrote {arguments.output}")
 
 
 def draw_augmentation(files: Sequence[str], plot: str, start: float, seed: int) -> None:

@@ -49,7 +49,7 @@ class DataArguments:
 class ModelArguments:
     """What learns."""
 
-    size: str = field(default="micro", metadata={"help": "micro, tiny, small or base, for a start from scratch."})
+    size: str = field(default="nano", metadata={"help": "nano, micro, tiny, small or base, for a start from scratch."})
     encoder: str = field(
         default="scratch",
         metadata={"help": "scratch, an AST checkpoint's folder or hub name, or timm:NAME for an image transformer."},
@@ -60,14 +60,29 @@ class ModelArguments:
     criterion: str = field(default="both", metadata={"help": "streams, rank or both."})
     frames: int = field(default=1024, metadata={"help": "Frames of 10 ms a clip."})
     patch_size: list[int] | None = field(
-        default=None, metadata={"help": "Mel bands and frames of a patch from scratch; none is 128 8, whole frames."}
+        default=None, metadata={"help": "Mel bands and frames of a patch from scratch; none is 16 16."}
     )
     patch_stride: list[int] | None = field(
         default=None, metadata={"help": "Mel bands and frames between patches; none is side by side, 10 10 for timm."}
     )
-    dropout: float = field(default=0.0, metadata={"help": "Dropout."})
+    stem_overlap: int | None = field(
+        default=None, metadata={"help": "Looks a patch along frequency; 1 is AST's projection. None is 4 from scratch."}
+    )
+    stem_blocks: int | None = field(
+        default=None, metadata={"help": "Convolutions before the blocks; 0 is AST. None is 2 from scratch."}
+    )
+    pooling: str | None = field(
+        default=None, metadata={"help": "tokens (AST) or statistics of the patches too. None is these from scratch."}
+    )
+    dropout: float | None = field(default=None, metadata={"help": "Dropout. None is 0.1 from scratch, else 0."})
+    head_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout before the head. None is 0.3 from scratch, else that of --dropout."}
+    )
     drop_path: float = field(default=0.0, metadata={"help": "Stochastic depth of the last block."})
-    patch_drop: float = field(default=0.0, metadata={"help": "Share of patches left out at each training step."})
+    patch_drop: float | None = field(
+        default=None,
+        metadata={"help": "Share of patches left out at each training step. None is 0.75 from scratch, else 0."},
+    )
 
 
 @dataclass
@@ -77,11 +92,11 @@ class TrainArguments:
     output_dir: str = field(default="runs/mp2", metadata={"help": "Run folder."})
     resume: bool = field(default=False, metadata={"help": "Go on from the run folder's newest checkpoint."})
     seed: int = field(default=0, metadata={"help": "Weights, order, augmentation and dropout follow from it."})
-    epochs: int = field(default=16, metadata={"help": "Passes over the training songs at most."})
+    epochs: int = field(default=32, metadata={"help": "Passes over the training songs at most."})
     batch_size: int = field(default=16, metadata={"help": "Songs a process and part."})
     accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak rate."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Decoupled decay."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Decoupled decay."})
     layer_decay: float = field(default=1.0, metadata={"help": "Rate of a layer over that of the next one up."})
     warmup: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises."})
     gradient_clip: float = field(default=1.0, metadata={"help": "Largest norm of the gradient."})
@@ -153,6 +168,26 @@ from mp3model.training.batches import (  # noqa: E402
 SMALL_TEST = 30
 # With fewer songs an interval spans most of what could be true.
 FEW_SONGS = 200
+# What is not asked for. A few thousand songs teach a plain AST little but their mean spectrum (the log in
+# recipes/README.md): convolutions and statistics are what it lacks, most patches are not needed, and all of it
+# overfits. A checkpoint has an architecture already.
+SCRATCH = {
+    "patch_size": [16, 16],
+    "stem_overlap": 4,
+    "stem_blocks": 2,
+    "pooling": "statistics",
+    "dropout": 0.1,
+    "head_dropout": 0.3,
+    "patch_drop": 0.75,
+}
+CHECKPOINT = {
+    "patch_size": [16, 16],
+    "stem_overlap": 1,
+    "stem_blocks": 0,
+    "pooling": "tokens",
+    "dropout": 0.0,
+    "patch_drop": 0.0,
+}
 # What a run that goes on may do otherwise than before: none of it moves a weight.
 MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker"}
 TABLE, PICTURE = "table.txt", "predicted_against_true.png"
@@ -175,10 +210,15 @@ def check_arguments() -> None:
         (train_arguments, "gain", 0, None),
         (data_arguments, "loader_workers", 0, None),
         (model_arguments, "dropout", 0, 0.9),
+        (model_arguments, "head_dropout", 0, 0.9),
         (model_arguments, "drop_path", 0, 0.9),
         (model_arguments, "patch_drop", 0, 0.9),
+        (model_arguments, "stem_overlap", 1, None),
+        (model_arguments, "stem_blocks", 0, None),
     ):
         value = getattr(arguments, name)
+        if value is None:
+            continue
         if not value >= lowest or (highest is not None and value > highest):
             bounds = f"at least {lowest}" + (f" and at most {highest}" if highest is not None else "")
             raise InputError(f"--{name} {value}: it must be {bounds}")
@@ -300,13 +340,13 @@ def config_arguments(regions: list[str]) -> dict[str, object]:
     fields = arguments_as_dict(model_arguments)
     for name in ("size", "encoder", "encoder_weights"):
         fields.pop(name)
-    sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
-    # Whole frames: a fourth of the tokens of 16 × 16 squares, so a fourth of the time, and no worse so far (the log in
-    # recipes/README.md). A start from elsewhere brings its own.
+    fields |= {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "regions": regions}
     scratch = model_arguments.encoder == "scratch"
-    patch = model_arguments.patch_size or ([128, 8] if scratch else [16, 16])
-    stride = model_arguments.patch_stride or (patch if scratch else [10, 10])
-    return {**fields, **sizes, "regions": regions, "patch_size": patch, "patch_stride": stride}
+    defaults = SCRATCH if scratch else CHECKPOINT
+    fields |= {name: value for name, value in defaults.items() if fields[name] is None}
+    if fields["patch_stride"] is None:
+        fields["patch_stride"] = fields["patch_size"] if scratch else [10, 10]
+    return fields
 
 
 def start(config: MP3Config) -> MP2Model:
@@ -316,10 +356,16 @@ def start(config: MP3Config) -> MP2Model:
         return MP2Model(config)
     arguments = encoder_arguments(config)
     options = {name: arguments[name] for name in ("regions", "frames", "dropout", "drop_path", "patch_drop")}
-    if config.position_mode != "sum":
-        raise InputError(
-            f"--position_mode {config.position_mode} needs a start from scratch: checkpoints add positions"
-        )
+    for name, of_checkpoints in (
+        ("position_mode", "sum"),
+        ("stem_overlap", 1),
+        ("stem_blocks", 0),
+        ("pooling", "tokens"),
+    ):
+        if getattr(config, name) != of_checkpoints:
+            raise InputError(
+                f"--{name} {getattr(config, name)} needs a start from scratch: checkpoints have {name} {of_checkpoints}"
+            )
     kind, _, name = model_arguments.encoder.partition(":")
     if kind == "timm":
         encoder = AST.from_timm(name, model_arguments.encoder_weights, stride=config.patch_stride, **options)
@@ -380,7 +426,7 @@ def fit(
         if arguments.mixup:
             partners = augment(batch["partner_previews"], batch["partner_count"], batch["partner_draws"])
             waveforms, targets = mix(waveforms, targets, partners, batch["partner_targets"], batch["draws"])
-        return mask(model.frontend(waveforms), batch["draws"]), targets
+        return mask(loop.log_mels(model.frontend, waveforms), batch["draws"]), targets
 
     steps = batches.steps * arguments.epochs
     optimizer = loop.make_optimizer(
@@ -483,7 +529,11 @@ def validation_error(model: MP2Model, songs: Songs, bank: AudioBank, accelerator
     model.eval()
     clips = ClipSet(songs, bank, model.config.samples, windows=1)
     predicted = loop.predict_songs(
-        lambda waveforms: model(waveforms=waveforms).predictions, clips, len(songs), accelerator, 32
+        lambda waveforms: model(mel=loop.log_mels(model.frontend, waveforms)).predictions,
+        clips,
+        len(songs),
+        accelerator,
+        32,
     )
     known = torch.from_numpy(songs.standardised(model.config.target_statistics))
     sums, counts = masked_squared_error(torch.from_numpy(predicted), known)
@@ -498,7 +548,9 @@ def mean_log_mel(songs: Songs, bank: AudioBank, config: MP3Config, accelerator: 
     """The mean over time of each song's log-mel spectrogram: what a clip sounds like when its order is forgotten."""
     frontend = LogMel(config.mel_mean, config.mel_std, config.num_mel_bins).to(accelerator.device)
     clips = ClipSet(songs, bank, config.samples, train_arguments.windows)
-    values = loop.predict_songs(lambda waveforms: frontend(waveforms).mean(1), clips, len(songs), accelerator, 32)
+    values = loop.predict_songs(
+        lambda waveforms: loop.log_mels(frontend, waveforms).mean(1), clips, len(songs), accelerator, 32
+    )
     return pd.DataFrame(values, index=songs.song_ids)
 
 
@@ -508,7 +560,7 @@ def predict(
     """MP2's predictions, each song's averaged over all windows of all previews, and the baselines' beside them."""
     clips = ClipSet(asked, bank, model.config.samples, train_arguments.windows)
     predicted = loop.predict_songs(
-        lambda waveforms: model.natural_units(model(waveforms=waveforms).predictions),
+        lambda waveforms: model.natural_units(model(mel=loop.log_mels(model.frontend, waveforms)).predictions),
         clips,
         len(asked),
         accelerator,

@@ -12,7 +12,14 @@ from transformers import ASTConfig, ASTForAudioClassification, ASTModel
 
 from mp3model.files import InputError
 from mp3model.model.checkpoints import timm_names
-from mp3model.model.encoder import AST, grid_of, resample_positions, sine_positions
+from mp3model.model.encoder import (
+    AST,
+    OverlappingPatchEmbed,
+    StatisticsPooling,
+    grid_of,
+    resample_positions,
+    sine_positions,
+)
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -141,6 +148,92 @@ def test_every_parameter_receives_a_gradient(position_mode):
     encoder(spectrograms(2, 256))[1].square().sum().backward()
     silent = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
+
+
+HYBRID = {"patch": (16, 16), "stride": (16, 16), "stem_overlap": 4, "stem_blocks": 2, "pooling": "statistics"}
+
+
+@pytest.mark.parametrize("position_mode", ["sum", "concat"])
+@pytest.mark.parametrize("regions", [0, 4])
+def test_every_parameter_of_a_convolutional_stem_and_statistics_receives_a_gradient(regions, position_mode):
+    encoder = AST(64, 2, 4, frames=256, regions=regions, position_mode=position_mode, **HYBRID).train()
+    states = encoder(spectrograms(2, 256))[1]
+    assert states.shape == (2, regions or 1, 64)
+    states.square().sum().backward()
+    silent = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
+    assert silent == []
+
+
+def test_stem_and_statistics_answer_regions_one_by_one_and_any_length():
+    encoder = randomised(AST(64, 2, 4, frames=256, regions=4, **HYBRID))
+    with torch.inference_mode():
+        for frames in (16, 100, 256, 700):
+            mel = spectrograms(2, frames)
+            tokens, together = encoder(mel)
+            assert tokens.shape == (2, 2 + 8 * (frames // 16), 64)
+            assert (tokens - encoder.forward_features(mel)).abs().max() <= 1e-4
+            asked = encoder(mel, torch.tensor([3, 1]))[1]
+            assert (together[:, [3, 1]] - asked).abs().max() <= 1e-4
+            assert together.isfinite().all()
+
+
+def test_patches_are_dropped_after_the_stem_has_seen_them_all():
+    encoder = randomised(AST(64, 2, 4, frames=256, regions=2, patch_drop=0.5, **HYBRID)).train()
+    mel, seen = spectrograms(1, 256), []
+    encoder.pool.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    tokens, states = encoder(mel)
+    assert tokens.shape[1] == 2 + 8 * 16 // 2
+    assert seen == [(1, 64, 8, 16)]
+    assert states.isfinite().all()
+
+
+def test_statistics_are_the_mean_and_deviation_of_the_patches():
+    pool = StatisticsPooling(2, 2, 3)
+    with torch.no_grad():
+        pool.fc.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0]]))
+        pool.fc.bias.zero_()
+        pool.region_gains.copy_(torch.tensor([[[1.0, 1.0], [2.0, 1.0], [1.0, -1.0]]]))
+        states = pool(torch.tensor([[[[1.0, 3.0]], [[5.0, 1.0]]]]))
+    expected = torch.tensor([[[2.0, 2.0], [4.0, 2.0], [2.0, -2.0]]])
+    assert (states - expected).abs().max() <= 1e-4
+
+
+def test_overlapping_looks_move_with_the_sound():
+    """A shift of one look's stride along frequency moves the looks by one place, which side by side patches cannot."""
+    stem = randomised(OverlappingPatchEmbed(32, (16, 16), (16, 16), 4))
+    mel = torch.zeros(1, 64, 128)
+    mel[:, :, 40:60] = spectrograms(1, 64)[:, :, :20]
+    with torch.inference_mode():
+        still, moved = (stem.proj(x.transpose(1, 2).unsqueeze(1)) for x in (mel, mel.roll(4, 2)))
+        assert stem(mel).shape == (1, 32, 8, 4)
+    assert still.shape[2] == 32
+    assert (still[:, :, 2:-3] - moved[:, :, 3:-2]).abs().max() <= 1e-5
+
+
+def test_the_convolutions_see_the_neighbours_and_no_more():
+    encoder = AST(32, 1, 4, frames=256, patch=(16, 16), stride=(16, 16), stem_blocks=1).eval()
+    mel = spectrograms(1, 256)
+    changed = mel.clone()
+    changed[:, 112:128, :] += 3.0
+    with torch.inference_mode():
+        # Group norm spans the whole grid; without it a change stays where the convolution reaches.
+        encoder.stem[0].norm = torch.nn.Identity()
+        difference = (encoder._embed(changed) - encoder._embed(mel))[0, 2:].view(8, 16, 32).abs().amax((0, 2))
+    assert (difference > 1e-6).nonzero().flatten().tolist() == [6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"stem_overlap": 3}, "stem_overlap 3 .*16 x 16"),
+        ({"stem_overlap": 4, "stride": (8, 16)}, "side by side"),
+        ({"stem_overlap": 0}, "stem_overlap 0"),
+        ({"pooling": "max"}, "'max'; it must be tokens or statistics"),
+    ],
+)
+def test_a_stem_or_pooling_that_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        AST(32, 1, 4, frames=64, **{"patch": (16, 16), "stride": (16, 16), **wrong})
 
 
 def test_concatenated_positions_have_channels_of_their_own():

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mp3model.audio.bank import AudioBank
+from mp3model.audio.frontend import LogMel
 from mp3model.files import InputError
 from mp3model.tables.curves import popularity_targets
 from mp3model.tables.folder import read_dataset
@@ -184,3 +185,9 @@ def test_a_song_is_predicted_by_the_mean_over_its_clips(small_dataset):
         values = [clips[i]["waveform"].float().mean() for i, item in enumerate(clips.items) if item[0] == song]
         expected[song] = np.mean(values)
     assert means == pytest.approx(expected, abs=1e-4)
+
+
+def test_log_mels_of_a_few_clips_at_a_time_are_those_of_all_at_once():
+    frontend = LogMel()
+    waveforms = torch.randn(5, 4000, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert torch.equal(loop.log_mels(frontend, waveforms), frontend(waveforms))

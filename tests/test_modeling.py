@@ -95,6 +95,47 @@ def test_every_parameter_receives_a_gradient(region_mode, criterion):
     assert silent == []
 
 
+HYBRID = {"stem_overlap": 4, "stem_blocks": 1, "pooling": "statistics", "head_dropout": 0.25}
+
+
+@pytest.mark.parametrize("region_mode", ["token", "embedding", "none"])
+def test_every_parameter_of_the_hybrid_receives_a_gradient(region_mode):
+    model = small_model(region_mode=region_mode, **HYBRID).train()
+    targets = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(2))
+    model(waveforms(), targets=targets).loss.backward()
+    silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert silent == []
+    assert model.head.drop.p == 0.25
+
+
+@pytest.mark.parametrize("region_mode", ["token", "embedding", "none"])
+def test_the_hybrid_survives_save_and_load_with_a_new_region(region_mode, tmp_path):
+    model = small_model(region_mode=region_mode, **HYBRID)
+    with torch.inference_mode():
+        before = model(waveforms()).predictions
+        model.add_regions(["FR"])
+        model.save_pretrained(tmp_path)
+        loaded = MP2Model.from_pretrained(tmp_path).eval()
+        after = loaded(waveforms()).predictions
+        alone = loaded(waveforms(), regions=["FR", "BR"]).predictions
+    assert after.shape == (2, 5, 2)
+    assert (before - after[:, :4]).abs().max() <= 1e-5
+    assert (after[:, [4, 2]] - alone).abs().max() <= 1e-5
+
+
+def test_the_layer_groups_of_the_hybrid_put_all_of_its_stem_below_the_blocks():
+    model = small_model(**HYBRID)
+    optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    names = {id(value): name for name, value in model.named_parameters()}
+    found = {names[id(value)]: group for group in optimizer.param_groups for value in group["params"]}
+    assert (
+        found["encoder.stem.0.conv.weight"]["lr_scale"] == found["encoder.patch_embed.join.weight"]["lr_scale"] == 0.125
+    )
+    assert found["encoder.pool.fc.weight"]["lr_scale"] == 1.0
+    for name in ("encoder.frequency_embed", "encoder.pool.region_gains"):
+        assert found[name]["weight_decay"] == 0
+
+
 def test_weights_and_buffers_are_equal_after_save_and_load(tmp_path):
     model = small_model()
     model.save_pretrained(tmp_path)
@@ -155,6 +196,10 @@ def test_an_unknown_key_in_the_configuration_is_refused(tmp_path):
         ({"criterion": "mse"}, "'mse'.*both, streams, rank"),
         ({"num_attention_heads": 5}, "48 is not a multiple of num_attention_heads 5"),
         ({"patch_size": [16, 400]}, "time: a patch of 400"),
+        ({"pooling": "mean"}, "'mean'.*tokens, statistics"),
+        ({"stem_blocks": -1}, "stem_blocks is -1"),
+        ({"stem_overlap": 3}, "stem_overlap 3 does not divide"),
+        ({"stem_overlap": 2, "patch_size": [16, 8]}, "side by side"),
         ({"regions": ["US", "US"]}, "twice"),
         ({"regions": []}, "names no region"),
     ],

@@ -38,7 +38,7 @@ class CurvePaths:
         n, _, horizon = self.streams.shape
         quantiles = np.quantile(self.streams, LEVELS, axis=1).transpose(1, 2, 0)
         table = self._periods(horizon).assign(mean=self.streams.mean(axis=1).ravel())
-        return table.assign(**dict(zip(QUANTILES, quantiles.reshape(n * horizon, -1).T, strict=True)))
+        return table.assign(**dict(zip(QUANTILES, quantiles.reshape(n * horizon, len(LEVELS)).T, strict=True)))
 
     def popularity(self) -> pd.DataFrame:
         """`track_id, region, metric, mean, 0.1 … 0.9`: each metric of a path at a time, then over paths."""

@@ -181,11 +181,16 @@ class JointHead(nn.Module):
 
     def place(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor], uniform: Tensor) -> Tensor:
         """As of `AutoregressiveHead`, in each period's own distribution."""
+        weight, mean, scale = parameters
+        below = normal_log_cdf(batch["threshold"][:, :1, None], mean[:, :1], scale[:, :1])
+        # A song that debuts is on the chart, which makes curves that start high more likely in later periods too.
+        given = (weight[:, None] + log_survival(below)).log_softmax(-1)
+        unseen = (batch["observed"] == 0)[:, None, None]
+        later = torch.arange(mean.shape[1], device=mean.device)[:, None] > 0
+        weights = torch.where(unseen & later, given, weight[:, None])
 
         def cdf(value: Tensor) -> Tensor:
-            weight, mean, scale = parameters
-            each = normal_log_cdf(value[..., None], mean, scale)
-            return torch.logsumexp(weight[:, None] + each, dim=-1).exp()
+            return torch.logsumexp(weights + normal_log_cdf(value[..., None], mean, scale), dim=-1).exp()
 
         return _placed(cdf(batch["value"]), cdf(batch["threshold"]), batch, uniform)
 

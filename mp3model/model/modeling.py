@@ -199,7 +199,9 @@ def strictly_loaded(load: Callable[..., Any], *arguments: Any, **options: Any) -
         InputError: If a weight is missing, unknown or of another shape.
     """
     wants_info = options.pop("output_loading_info", False)
-    model, info = load(*arguments, **{**options, "use_safetensors": True, "output_loading_info": True})
+    # A weight of another shape is then reported below with the rest, instead of as an error that names none.
+    strict = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = load(*arguments, **{**options, **strict})
     wrong = sorted(str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[name])
     if wrong:
         raise InputError(f"{arguments[0]}: these weights are missing, unknown or do not fit: {', '.join(wrong[:6])}")

@@ -263,7 +263,11 @@ class MP3Model(PreTrainedModel):
             state = self.decoder.step(token, cache)
             observed = (period < batch["observed"])[:, None]
             if period < shared:
-                drawn = head.draw(head(state, value), uniform[:, :1, period], threshold, period == 0).expand(-1, paths)
+                drawn = threshold.expand(-1, paths)
+                # Only a gap is drawn, and by every path for itself, as it is beside rows with fewer observed periods.
+                if (given_flag[:, period] == _GAP).any():
+                    weight, mean, scale = (part.expand(-1, paths, -1) for part in head(state, value))
+                    drawn = head.draw((weight, mean, scale), uniform[:, :, period], threshold, period == 0)
                 value, flag = given_value[:, period, None], given_flag[:, period, None]
             else:
                 parameters = head(state.expand(-1, paths, -1), value.expand(-1, paths))
@@ -292,10 +296,8 @@ class MP3Model(PreTrainedModel):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups: the audio encoder's stem and blocks; the decoder learns at the full rate."""
-        return {
-            "stem": r"^mp2\.encoder\.(?:cls_token|dist_token|pos_embed|region_tokens|patch_embed)",
-            "blocks": r"^mp2\.encoder\.blocks\.(\d+)",
-        }
+        inner = self.mp2.group_matcher(coarse) if self.mp2 is not None else {}
+        return {name: pattern.replace("^", r"^mp2\.", 1) for name, pattern in inner.items()}
 
 
 def known_periods(batch: Batch) -> Tensor:

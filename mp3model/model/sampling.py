@@ -26,8 +26,8 @@ def uniform_numbers(
 
     Every row's numbers are uniform whoever else is asked about: they follow from (seed, song, region) and, for what
     regions share, from (seed, song). A Sobol sequence turned by a random shift a row (Cranley and Patterson 1976)
-    spreads the paths evenly. The shared part is a normal variate a path and period, whose correlation between regions
-    is `luck` (a Gaussian copula).
+    spreads the paths evenly, in a random order, so that one row's paths tell nothing of another's. The shared part is
+    a normal variate a path and period, whose correlation between regions is `luck` (a Gaussian copula).
 
     Args:
         songs, regions: (rows,) names.
@@ -41,9 +41,9 @@ def uniform_numbers(
     correlation[[0, -1]] = luck[0]
     numbers = np.empty((len(songs), paths, periods + 1), np.float32)
     for row, (song, region) in enumerate(zip(songs, regions, strict=True)):
-        turned = _turned(own, _shift(seed, song, region, periods + 1))
+        turned = _turned(own, seed, song, region)
         if correlation.any():
-            together = _turned(shared, _shift(seed, song, "", periods + 1))
+            together = _turned(shared, seed, song, "")
             turned = ndtr(np.sqrt(correlation) * ndtri(together) + np.sqrt(1 - correlation) * ndtri(turned))
         numbers[row] = turned
     return numbers.clip(1e-6, 1 - 1e-6)
@@ -55,13 +55,12 @@ def _sobol(paths: int, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     return points[:, : dimensions // 2], points[:, dimensions // 2 :]
 
 
-def _shift(seed: int, song: str, region: str, dimensions: int) -> np.ndarray:
+def _turned(points: np.ndarray, seed: int, song: str, region: str) -> np.ndarray:
+    """The points (paths, dimensions) shifted and put in an order, both by name."""
     digest = hashlib.blake2b(f"{seed}\0{song}\0{region}".encode(), digest_size=8).digest()
-    return np.random.Generator(np.random.Philox(int.from_bytes(digest, "big"))).random(dimensions)
-
-
-def _turned(points: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    return np.clip((points + shift) % 1.0, 1e-6, 1 - 1e-6)
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest, "big")))
+    turned = (points + generator.random(points.shape[1])) % 1.0
+    return np.clip(turned[generator.permutation(len(points))], 1e-6, 1 - 1e-6)
 
 
 def tensors(batch: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:

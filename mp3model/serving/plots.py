@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mp3model.audio.augment import (
@@ -19,6 +21,18 @@ from mp3model.audio.augment import (
 from mp3model.audio.bank import SAMPLE_RATE
 from mp3model.audio.frontend import LogMel
 from mp3model.files import written_whole
+from mp3model.serving.result import readable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mp3model.serving.result import Forecast
+
+# Okabe and Ito's palette, told apart by every kind of colour vision and in grey.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6E6E6E"
+# The bands stay apart in print: the inner is drawn over the outer.
+OUTER, INNER = "#BBD8EA", "#7FB5D8"
+PANEL_COLUMNS = 3
 
 
 def augmentation_stages(waveform: np.ndarray, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -100,3 +114,119 @@ def augmentation_picture(waveforms: dict[str, np.ndarray], path: str | os.PathLi
     figure.colorbar(image, ax=panels, label="normalised log-mel", shrink=0.6)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def fan_charts(forecast: Forecast, track_id: str) -> Figure:
+    """One track's forecast, a panel a region: median, 50 % and 80 % bands by date, what was observed, the floor.
+
+    The true curves of the three most similar songs of the training data are laid under it where there is a catalogue,
+    from the same first date, and every flag is written below.
+
+    Args:
+        forecast: From `Forecaster.forecast`.
+        track_id: One of its tracks.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = np.flatnonzero((forecast.sampled.rows["track_id"] == track_id).to_numpy())
+    columns = min(PANEL_COLUMNS, len(rows))
+    lines = -(-len(rows) // columns)
+    flags = forecast.flags[forecast.flags["track_id"] == track_id]
+    notes = [f"{code}{f' ({region})' if region else ''}: {reason}" for _, region, code, reason in flags.to_numpy()]
+    width = max(4.6, 3.5 * columns)
+    footnote = [part for note in notes for part in textwrap.wrap(f"! {note}", int(width * 15), subsequent_indent="   ")]
+    below = 0.42 + 0.17 * len(footnote)
+    height = 0.45 + 2.75 * lines + below
+    figure = Figure(figsize=(width, height), dpi=160)
+    FigureCanvasAgg(figure)
+    parts: Any = figure.subfigures(3, 1, height_ratios=[height - below, 0.36, below - 0.35], hspace=0.0)
+    panels, legend, notes_at = parts
+    panels.suptitle(f"{track_id}: streams a {_period(forecast)}, given that it charts", fontsize=10)
+    grid = panels.subplots(lines, columns, squeeze=False)
+    panels.subplots_adjust(
+        left=0.62 / width, right=1 - 0.2 / width, top=1 - 0.62 / (height - below), bottom=0.42 / (height - below),
+        wspace=0.26, hspace=0.52,
+    )  # fmt: skip
+    handles: dict[str, Any] = {}
+    for place, axes in enumerate(grid.ravel()):
+        if place < len(rows):
+            handles |= _fan(axes, forecast, int(rows[place]))
+        else:
+            axes.set_axis_off()
+    legend.legend(
+        handles.values(), handles, loc="center", ncols=3 if columns == 1 else len(handles), fontsize=7, frameon=False
+    )
+    for number, line in enumerate(footnote):
+        notes_at.text(
+            0.14 / width, 1 - (number + 0.1) / max(1, len(footnote)), line, fontsize=7, va="top", color=ORANGE
+        )
+    return figure
+
+
+def _period(forecast: Forecast) -> str:
+    return {"W": "week", "D": "day"}[forecast.sampled.frequency]
+
+
+def _date_labels(dates: pd.DatetimeIndex) -> list[str]:
+    """Day and month, and the year where it begins."""
+    new = np.append(True, dates.year[1:] != dates.year[:-1])
+    return [
+        f"{date.day} {date.strftime('%b')}" + (f"\n{date.year}" if first else "")
+        for date, first in zip(dates, new, strict=True)
+    ]
+
+
+def _fan(axes: Any, forecast: Forecast, row: int) -> dict[str, Any]:
+    """Draws one region; label → what the legend shows for it."""
+    from matplotlib.ticker import FuncFormatter
+
+    about = forecast.sampled.rows.iloc[row]
+    track, region, observed = about["track_id"], about["region"], int(about["observed"])
+    paths, period = forecast.sampled.streams[row], _period(forecast)
+    curve = forecast.curves
+    dates = pd.to_datetime(curve[(curve["track_id"] == track) & (curve["region"] == region)]["date"]).to_numpy()
+    low, lower, middle, upper, high = np.quantile(paths, (0.1, 0.25, 0.5, 0.75, 0.9), axis=0)
+    # The fan opens at the last observed period, where there is no doubt.
+    ahead = slice(max(observed - 1, 0), None)
+    handles = {
+        "80 % of paths": axes.fill_between(dates[ahead], low[ahead], high[ahead], color=OUTER, linewidth=0, zorder=1),
+        "50 % of paths": axes.fill_between(
+            dates[ahead], lower[ahead], upper[ahead], color=INNER, linewidth=0, zorder=1.5
+        ),
+        "median": axes.plot(dates[ahead], middle[ahead], color=BLUE, linewidth=1.6, zorder=3)[0],
+    }
+    floor = float(forecast.floors[row])
+    handles["chart's floor"] = axes.axhline(floor, color=ORANGE, linewidth=1, linestyle=(0, (4, 2)), zorder=2.5)
+    # A gap among the observed periods was filled by draws, which differ from path to path.
+    known = np.flatnonzero(np.ptp(paths[:, :observed], axis=0) == 0)
+    seen = paths[0, known]
+    if len(seen):
+        handles["observed"] = axes.plot(
+            dates[known], seen, "o", color="black", markersize=3.6, zorder=4, linestyle="none"
+        )[0]
+    top = max(float(high.max()), floor, float(seen.max(initial=0)))
+    alike = forecast.comparables
+    alike = alike[(alike["track_id"] == track) & (alike["region"] == region) & (alike["place"] <= 3)]
+    for _, song in alike.groupby(["place", "song_id"]):
+        line = song["streams"].to_numpy(dtype=float)[: len(dates)]
+        handles["songs most alike"] = axes.plot(
+            dates[: len(line)], line, color=GREY, linewidth=0.8, linestyle=(0, (1, 1)), zorder=2
+        )[0]
+    axes.set_ylim(0, 1.06 * top if top > 0 else 1)
+    margin = (dates[-1] - dates[0]) * 0.03 if len(dates) > 1 else np.timedelta64(1, "D")
+    axes.set_xlim(dates[0] - margin, dates[-1] + margin)
+    marked = np.unique(np.linspace(0, len(dates) - 1, min(5, len(dates))).astype(int))
+    axes.set_xticks(dates[marked], _date_labels(pd.DatetimeIndex(dates[marked])))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E4E4E4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    total = np.quantile(paths.sum(axis=1), (0.1, 0.5, 0.9))
+    axes.set_title(
+        f"{region}: {readable(total[1])} in {len(dates)} {period}s ({readable(total[0])} to {readable(total[2])})",
+        fontsize=8,
+        loc="left",
+    )
+    return handles

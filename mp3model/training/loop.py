@@ -57,15 +57,15 @@ def make_curve_optimizer(model: Any, rate: float, audio_rate: float, weight_deca
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     free = model.no_weight_decay()
-    stem, blocks = (re.compile(model.group_matcher()[name]) for name in ("stem", "blocks"))
+    matcher = {name: re.compile(pattern) for name, pattern in model.group_matcher().items()}
     depth = model.config.num_hidden_layers
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = 1.0
         if name.startswith("mp2."):
-            block = blocks.match(name)
-            below = depth if stem.match(name) else depth - 1 - int(block[1]) if block else 0
+            block = matcher["blocks"].match(name)
+            below = depth if matcher["stem"].match(name) else depth - 1 - int(block[1]) if block else 0
             scale = audio_rate * layer_decay**below
         decay = 0.0 if parameter.ndim <= 1 or name in free else weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
@@ -210,7 +210,7 @@ def log_mels(frontend: nn.Module, waveforms: Tensor) -> Tensor:
         frontend: (batch, samples) → (batch, frames, mels), each clip by itself.
         waveforms: (batch, samples).
     """
-    if waveforms.device.type != "cpu" or len(waveforms) == 0:
+    if waveforms.device.type != "cpu":
         return frontend(waveforms)
     return torch.cat([frontend(part) for part in waveforms.split(2)])
 

@@ -1,0 +1,322 @@
+"""Debuts and what is known of them in, boosted-tree forecasts of their curves out: the baseline to beat.
+
+LightGBM (Ke et al. 2017) on region state, artist history, other regions' weeks and the weeks seen; a model each for nine
+quantiles of the remaining total, in log10(1 + total / floor), and either one for the median of every week ("weeks") or
+a weekly shape by which the total is shared out ("shape").
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mp3model.baselines.curve_floors import BINS, Known, complete_debuts, forecasts_of, known_of, log_sum
+from mp3model.evaluation.accuracy import LEVELS, CurveForecasts
+from mp3model.files import InputError
+from mp3model.model.covariates import Covariates, only_observed
+from mp3model.tables.curves import OBSERVED, UNKNOWN, taken
+from mp3model.tables.debuts import Debuts, with_cutoff
+from mp3model.tables.history import BELOW_SHARE, LIFE_FEATURES, History
+
+GROUPS = ("state", "artist", "regions")
+# Lives of the artist looked at here and elsewhere: far more than fit into a network's context.
+_HERE, _ELSEWHERE = 24, 256
+_BATCH = 8192
+# Chosen on the validation half-year of the real weekly charts, at 0 and 1 observed weeks.
+_PARAMETERS: dict[str, Any] = {
+    "objective": "quantile",
+    "learning_rate": 0.06,
+    "num_leaves": 31,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "max_bin": 127,
+    "cat_smooth": 20,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbose": -1,
+}
+_PATIENCE = 20
+
+
+def features_of(debuts: Debuts, covariates: Covariates, observed: int, calendar: bool = False) -> np.ndarray:
+    """What trees are given of n debuts as of the cut-off that `observed` sets.
+
+    Args:
+        debuts: Of their curves the first `observed` periods are read.
+        covariates: Whose groups decide what else is told.
+        observed: Periods known.
+        calendar: Adds the calendar of the first period to forecast and of the one four later. On real charts it made
+            forecasts of another year worse.
+
+    Returns:
+        (n, features) float32, NaN where unknown; the first column is the region's code.
+    """
+    parts = []
+    rows = with_cutoff(debuts.rows, observed, covariates.frequency)
+    for start in range(0, len(rows), _BATCH):
+        at = np.arange(start, min(start + _BATCH, len(rows)))
+        part = rows.iloc[at]
+        batch = only_observed(covariates.gather(part, taken(debuts.curves, at)))
+        columns = [batch["region"][:, None], batch["last_threshold"][:, None], batch["static"]]
+        columns.append(_seen_features(batch, observed))
+        if "artist" in covariates.groups and covariates.history is not None:
+            columns.append(_artist_records(covariates.history, part))
+        if calendar:
+            last = batch["calendar"].shape[1] - 1
+            columns += [batch["calendar"][:, observed], batch["calendar"][:, min(observed + 4, last)]]
+        parts.append(np.concatenate(columns, axis=1).astype(np.float32))
+    return np.concatenate(parts)
+
+
+def _seen_features(batch: dict[str, np.ndarray], observed: int) -> np.ndarray:
+    """Streams over the floor and over the chart's lowest, their last step, and what they came to."""
+    if observed == 0:
+        return np.zeros((len(batch["region"]), 0))
+    value, state, threshold = (batch[name][:, :observed] for name in ("value", "state", "threshold"))
+    charted, unknown = state == OBSERVED, state == UNKNOWN
+    streams = np.where(charted, 10.0**value, 0.0)
+    # Off the chart, half of its lowest stands in, as in the history of other lives.
+    level = np.where(charted, value - threshold, np.log10(BELOW_SHARE))
+    columns = [
+        np.where(unknown, np.nan, np.log10(1 + streams)),
+        np.where(unknown, np.nan, level),
+        log_sum(streams)[:, None],
+        charted.sum(axis=1)[:, None],
+        (level.max(axis=1) - level[:, -1])[:, None],
+        (level[:, -1:] - level[:, -2:-1]),
+    ]
+    return np.concatenate(columns, axis=1)
+
+
+def _artist_records(history: History, rows: pd.DataFrame) -> np.ndarray:
+    """What became of the artist's other songs, here and elsewhere, as far as known: (n, 26)."""
+    day = rows["cutoff"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    asked = (rows["artist"], rows["song_id"], rows["region"], day)
+    columns = []
+    for lives in (history.artist_here(*asked, _HERE), history.artist_elsewhere(*asked, _ELSEWHERE)):
+        columns += _record(history.life_features(lives, day), lives >= 0, history.horizon)
+    return np.column_stack(columns)
+
+
+def _record(features: np.ndarray, known: np.ndarray, horizon: int) -> list[np.ndarray]:
+    """Counts, means and maxima over lives (n, lives), latest first; settled lives are those whose horizon is over."""
+    value = {name: features[..., place].astype(float) for place, name in enumerate(LIFE_FEATURES)}
+    age, length = np.expm1(value["log_age"]), np.expm1(value["length"])
+    settled, young = known & (age > horizon - 1.5), known & (age < 8.5)
+    charting = known & (value["on_chart"] > 0.5)
+    latest = np.where(settled, value["total"], np.nan)[np.arange(len(known)), settled.argmax(axis=1)]
+    with warnings.catch_warnings():
+        # A mean of none is NaN, which is what trees take for "unknown".
+        warnings.filterwarnings("ignore", "Mean of empty slice|All-NaN slice")
+        return [
+            known.sum(axis=1),
+            settled.sum(axis=1),
+            np.nanmean(np.where(settled, value["total"], np.nan), axis=1),
+            np.nanmax(np.where(settled, value["total"], np.nan), axis=1),
+            latest,
+            np.nanmean(np.where(known, value["debut"], np.nan), axis=1),
+            np.nanmax(np.where(known, value["peak"], np.nan), axis=1),
+            charting.sum(axis=1),
+            np.log10(1 + np.where(charting, 10.0 ** value["last"], 0).sum(axis=1)),
+            np.where(known.any(axis=1), age[:, 0], np.nan),
+            np.nanmean(np.where(settled, length, np.nan), axis=1),
+            np.nanmean(np.where(settled & (age < 52), value["total"], np.nan), axis=1),
+            np.nanmean(np.where(young, value["debut"], np.nan), axis=1),
+        ]
+
+
+@dataclass
+class _Fitted:
+    """Models for one number of observed periods."""
+
+    quantiles: list[Any]
+    weeks: list[Any]
+    shape: WeeklyShape | None
+    length: Any
+    rank: Any
+
+
+class WeeklyShape:
+    """Shares of the weeks in a total, which differ by its size: mean shares of training rows in equal-count bins."""
+
+    def __init__(self, curves: np.ndarray) -> None:
+        """Takes (n, periods) curves of training rows over the floor; those of 0 have no shape."""
+        curves = curves[curves.sum(axis=1) > 0]
+        self.periods = curves.shape[1]
+        logs = log_sum(curves)
+        parts = np.array_split(np.argsort(logs, kind="stable"), max(1, min(BINS, len(curves) // 30)))
+        parts = [part for part in parts if len(part)]
+        self.centre = np.array([logs[part].mean() for part in parts])
+        self.shares = np.array([curves[part].sum(axis=0) / curves[part].sum() for part in parts])
+
+    def __call__(self, logs: np.ndarray) -> np.ndarray:
+        """(n,) log10(1 + total) → (n, periods) shares that sum to 1."""
+        if not len(self.centre):
+            return np.full((len(logs), self.periods), 1 / self.periods)
+        return np.column_stack([np.interp(logs, self.centre, column) for column in self.shares.T])
+
+
+class _Trees:
+    """Boosted trees on one table of features, which is binned once for all targets."""
+
+    def __init__(self, train: np.ndarray, validation: np.ndarray, parameters: dict[str, Any], rounds: int) -> None:
+        import lightgbm
+
+        self.parameters, self.rounds = parameters, rounds
+        self.train = lightgbm.Dataset(
+            train, np.zeros(len(train)), categorical_feature=[0], params=parameters, free_raw_data=False
+        )
+        self.validation = lightgbm.Dataset(
+            validation, np.zeros(len(validation)), reference=self.train, free_raw_data=False
+        )
+        self.both = lightgbm.Dataset(
+            np.concatenate([train, validation]),
+            np.zeros(len(train) + len(validation)),
+            categorical_feature=[0],
+            params=parameters,
+            free_raw_data=False,
+        )
+
+    def fit(self, train: np.ndarray, validation: np.ndarray, level: float, refit: bool) -> Any:
+        """A model of one quantile: targets of both splits → booster with the rounds that validation chose."""
+        import lightgbm
+
+        parameters = self.parameters | {"alpha": level}
+        self.train.construct().set_label(train)
+        self.validation.construct().set_label(validation)
+        stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
+        booster = lightgbm.train(parameters, self.train, self.rounds, [self.validation], callbacks=[stop])
+        rounds = booster.best_iteration
+        if refit:
+            self.both.construct().set_label(np.concatenate([train, validation]))
+            # As many more rounds as there are more rows.
+            rounds = max(1, round(rounds * self.both.num_data() / self.train.num_data()))
+            booster = lightgbm.train(parameters, self.both, rounds)
+        # Only what forecasts need: a booster also holds on to its data.
+        return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=rounds))
+
+
+class Boosted:
+    """LightGBM on what is known at the cut-off.
+
+    Args:
+        form: `weeks`, a model of the median of each week; `shape`, the median total times a weekly shape.
+        groups: Of the covariates, as far as these have them: without `regions` the song's weeks in other regions are
+            left out, without `artist` the artist's history.
+        calendar: Also give the calendar (see `features_of`).
+        refit: Validation chooses the rounds; then the models are fitted once more on training and validation.
+        observed: Numbers of observed periods to fit for; no others can be forecast.
+        rounds: At most, per model.
+        leaf_rows: Least rows of a leaf; None takes 200, or a fiftieth of few training rows.
+        seed, threads: Of LightGBM, which is told to be deterministic.
+    """
+
+    def __init__(
+        self,
+        form: Literal["weeks", "shape"] = "weeks",
+        groups: tuple[str, ...] = GROUPS,
+        calendar: bool = False,
+        refit: bool = False,
+        observed: tuple[int, ...] = (0, 1, 2, 4),
+        rounds: int = 500,
+        leaf_rows: int | None = None,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> None:
+        if form not in ("weeks", "shape"):
+            raise InputError(f"form {form!r} is not known; use 'weeks' or 'shape'")
+        marks = [form, *(["no regions"] if "regions" not in groups else []), *(["refit"] if refit else [])]
+        self.name = f"boosted ({', '.join(marks + ['calendar'] * calendar)})"
+        self.form, self.groups, self.calendar, self.refit = form, groups, calendar, refit
+        self.observed, self.rounds, self.leaf_rows = observed, rounds, leaf_rows
+        self.seed, self.threads = seed, threads
+
+    def fit(self, train: Debuts, validation: Debuts, covariates: Covariates) -> Boosted:
+        """Fits all models; validation stops each of them early.
+
+        Raises:
+            InputError: a split has no debut whose whole curve is known, or lightgbm is not installed.
+        """
+        _check_installed()
+        # Not `release`: whether a date is known depends on how the song did.
+        groups = tuple(group for group in covariates.groups if group in self.groups)
+        self.covariates = replace(covariates, groups=groups)
+        train, validation = complete_debuts(train), complete_debuts(validation)
+        self.models = {
+            observed: self._fit_observed(train, validation, observed)
+            for observed in self.observed
+            if observed < covariates.horizon
+        }
+        return self
+
+    def _fit_observed(self, train: Debuts, validation: Debuts, observed: int) -> _Fitted:
+        leaf_rows = self.leaf_rows or min(200, max(5, len(train.rows) // 50))
+        parameters = _PARAMETERS | {"min_data_in_leaf": leaf_rows, "seed": self.seed, "num_threads": self.threads}
+        trees = _Trees(*(self._features(part, observed) for part in (train, validation)), parameters, self.rounds)
+        of_train, of_validation = (
+            _targets(part, known_of(part, self.covariates, observed)) for part in (train, validation)
+        )
+
+        def model(target: str, level: float = 0.5, week: int | None = None) -> Any:
+            pair = [found[target] if week is None else found[target][:, week] for found in (of_train, of_validation)]
+            return trees.fit(pair[0], pair[1], level, self.refit)
+
+        weeks = range(of_train["weeks"].shape[1]) if self.form == "weeks" else range(0)
+        ranked = all(np.isfinite(found["rank0"]).all() for found in (of_train, of_validation))
+        return _Fitted(
+            quantiles=[model("total", level) for level in LEVELS],
+            weeks=[model("weeks", week=week) for week in weeks],
+            shape=WeeklyShape(10 ** of_train["weeks"] - 1) if self.form == "shape" else None,
+            length=model("length"),
+            rank=model("rank0") if observed == 0 and ranked else None,
+        )
+
+    def _features(self, debuts: Debuts, observed: int) -> np.ndarray:
+        return features_of(debuts, self.covariates, observed, self.calendar)
+
+    def forecast(self, debuts: Debuts, observed: int) -> CurveForecasts | None:
+        """Forecasts with the models for this many observed periods; None if none were fitted."""
+        if observed not in self.models:
+            return None
+        fitted, features = self.models[observed], self._features(debuts, observed)
+        known = known_of(debuts, self.covariates, observed)
+
+        def answer(booster: Any) -> np.ndarray:
+            return np.maximum(booster.predict(features, num_threads=self.threads), 0)
+
+        quantiles = np.sort(np.column_stack([answer(booster) for booster in fitted.quantiles]), axis=1)
+        if fitted.shape is None:
+            later = np.column_stack([10 ** answer(booster) - 1 for booster in fitted.weeks])
+        else:
+            later = (10 ** quantiles[:, 4:5] - 1) * fitted.shape(quantiles[:, 4])
+        return forecasts_of(
+            known,
+            np.where(later < known.lowest[:, None] * BELOW_SHARE, 0.0, later),
+            quantiles,
+            rank0=None if fitted.rank is None else answer(fitted.rank),
+            total=10 ** quantiles[:, 4] - 1,
+            length=answer(fitted.length),
+        )
+
+
+def _targets(debuts: Debuts, known: Known) -> dict[str, np.ndarray]:
+    """What is to be forecast of n rows: in log10(1 + streams / floor) `total` (n,) and `weeks` (n, later periods)."""
+    later = debuts.curves.chart_observed()[:, known.seen.shape[1] :] / known.floor[:, None]
+    return {
+        "total": log_sum(later),
+        "weeks": np.log10(1 + later),
+        "length": (later > 0).sum(axis=1).astype(float),
+        "rank0": debuts.curves.rank[:, 0],
+    }
+
+
+def _check_installed() -> None:
+    try:
+        import lightgbm  # noqa: F401
+    except ImportError as error:
+        raise InputError("the boosted baseline needs lightgbm; pip install 'mp3model[boosted]'") from error
