@@ -136,8 +136,8 @@ class MP3Config(PreTrainedConfig):
     likelihood: str = "autoregressive"
     components: int = 4
     nulls: str = "censored"
-    decoder_width: int = 96
-    decoder_layers: int = 3
+    decoder_width: int = 64
+    decoder_layers: int = 2
     decoder_heads: int = 4
     decoder_position_mode: str = "sum"
     decoder_dropout: float = 0.0

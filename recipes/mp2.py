@@ -110,6 +110,7 @@ class TrainArguments:
     alternate: bool = field(default=True, metadata={"help": "Draw among a song's previews."})
     frequency_mask: int = field(default=24, metadata={"help": "SpecAugment: widest frequency mask in mel bands."})
     time_mask: int = field(default=48, metadata={"help": "SpecAugment: widest time mask in frames."})
+    shift: int = field(default=0, metadata={"help": "Random shift up to so many mel bands either way."})
     mixup: float = field(default=0.0, metadata={"help": "Share of samples mixed with another."})
     timbre: list[str] = field(
         default_factory=list, metadata={"help": "Of pitch, equaliser, low_pass, high_pass, on the CPU."}
@@ -135,7 +136,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from mp3model.audio.augment import Mixup, SpecAugment, TimbreAugment, WaveformAugment, generator  # noqa: E402
+from mp3model.audio.augment import BandShift, Mixup, SpecAugment, TimbreAugment, WaveformAugment, generator  # noqa: E402
 from mp3model.audio.bank import AudioBank  # noqa: E402
 from mp3model.audio.frontend import LogMel  # noqa: E402
 from mp3model.baselines.floors import RegionMean, RidgeOnMeanLogMel  # noqa: E402
@@ -208,6 +209,7 @@ def check_arguments() -> None:
         (train_arguments, "ema", 0, 0.99999),
         (train_arguments, "mixup", 0, 1),
         (train_arguments, "gain", 0, None),
+        (train_arguments, "shift", 0, None),
         (data_arguments, "loader_workers", 0, None),
         (model_arguments, "dropout", 0, 0.9),
         (model_arguments, "head_dropout", 0, 0.9),
@@ -416,7 +418,7 @@ def fit(
         pin_memory=device.type == "cuda",
     )
     augment = WaveformAugment(arguments.gain, arguments.roll, arguments.alternate)
-    mask = SpecAugment(arguments.frequency_mask, arguments.time_mask)
+    mask, shift = SpecAugment(arguments.frequency_mask, arguments.time_mask), BandShift(arguments.shift)
     mix = Mixup(probability=arguments.mixup).to(device)
 
     def prepare(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -426,7 +428,8 @@ def fit(
         if arguments.mixup:
             partners = augment(batch["partner_previews"], batch["partner_count"], batch["partner_draws"])
             waveforms, targets = mix(waveforms, targets, partners, batch["partner_targets"], batch["draws"])
-        return mask(loop.log_mels(model.frontend, waveforms), batch["draws"]), targets
+        mel = shift(loop.log_mels(model.frontend, waveforms), batch["draws"])
+        return mask(mel, batch["draws"]), targets
 
     steps = batches.steps * arguments.epochs
     optimizer = loop.make_optimizer(

@@ -62,12 +62,12 @@ class ModelArguments:
     nulls: str = field(
         default="censored", metadata={"help": "What a period below the chart is to the loss: censored, masked or zero."}
     )
-    width: int = field(default=96, metadata={"help": "Width of the decoder."})
-    layers: int = field(default=3, metadata={"help": "Blocks of the decoder."})
+    width: int = field(default=64, metadata={"help": "Width of the decoder."})
+    layers: int = field(default=2, metadata={"help": "Blocks of the decoder."})
     heads: int = field(default=4, metadata={"help": "Heads of its attentions."})
     position_mode: str = field(default="sum", metadata={"help": "sum or concat."})
     region_mode: str = field(default="token", metadata={"help": "token, embedding or none."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout in the decoder."})
+    dropout: float = field(default=0.05, metadata={"help": "Dropout in the decoder."})
     covariate_drop: float = field(default=0.1, metadata={"help": "How often a group of inputs is absent in training."})
     region_drop: float = field(default=0.05, metadata={"help": "How often the region is unknown in training."})
 
@@ -139,6 +139,7 @@ from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
 from mp3model.model.modeling_mp3 import Audio, MP3Model, known_periods  # noqa: E402
+from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
 from mp3model.tables.debuts import Debuts, debut_rows, debuts_of  # noqa: E402
 from mp3model.tables.folder import DatasetFolder  # noqa: E402
@@ -278,8 +279,10 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     model.config.shared_luck = shared_luck(forecaster, held_out)
     if train_arguments.calibrate:
         model.config.calibration = fit_calibration(forecaster, held_out, train_arguments.observed).to_dict()
+    embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model")
+        remember_songs(folder / "model", dataset, train, *embeddings)
     close(dataset, forecaster, train, validation, test, folder, accelerator)
 
 
@@ -509,6 +512,48 @@ def validation_loss(
             total -= float(output.log_likelihood.sum())
             count += int(output.count)
     return total / max(count, 1)
+
+
+def hear_for_catalogue(
+    model: MP3Model,
+    dataset: DatasetFolder,
+    hearing: Hearing | None,
+    songs: list[str],
+    held_out: list[str],
+    accelerator: Accelerator,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Embeddings of training and held-out songs, one clip of each; NaN for a song without audio, None without any."""
+    if hearing is None:
+        return None, None
+    once = Hearing(dataset, hearing.bank, hearing.samples, windows=1, previews=1)
+
+    def embeddings(names: list[str]) -> np.ndarray | None:
+        heard = once.listen(model, names, accelerator)
+        if heard is None:
+            return None
+        values = embedding_of(heard).cpu().numpy()
+        return np.where((once.places(names) >= 0)[:, None], values, np.nan)
+
+    return embeddings(songs), embeddings(held_out)
+
+
+def remember_songs(
+    folder: Path, dataset: DatasetFolder, train: Debuts, embeddings: np.ndarray | None, held_out: np.ndarray | None
+) -> None:
+    """Writes the training songs and their curves beside the model, for comparables and percentiles."""
+    tracks = dataset.tracks.drop_duplicates("song_id").set_index("song_id").reindex(train.songs)
+    if held_out is not None:
+        held_out = held_out[np.isfinite(held_out).all(axis=1)]
+    write_catalogue(
+        folder,
+        train.songs,
+        tracks["title"].tolist(),
+        tracks["artist"].tolist(),
+        embeddings,
+        train.rows[["song_id", "region", "debut"]],
+        train.curves.chart_observed(),
+        held_out,
+    )
 
 
 def close(

@@ -11,6 +11,7 @@ from scipy.stats import beta, kstest
 
 from mp3model.audio.augment import (
     AlternatePreview,
+    BandShift,
     Draw,
     Mixup,
     RandomGain,
@@ -22,6 +23,7 @@ from mp3model.audio.augment import (
     generator,
     scaled_draw,
 )
+from mp3model.files import InputError
 
 
 def draws_of(batch: int, **columns: float | list[float]) -> torch.Tensor:
@@ -216,3 +218,17 @@ def test_pitch_shift_moves_the_tone_and_low_pass_dulls_the_noise():
 
 def test_a_generator_has_its_own_stream_for_each_name():
     assert generator(0, 0, "order").random() != generator(0, 0, "partner").random()
+
+
+def test_a_band_shift_moves_bands_by_whole_steps_and_fills_with_the_mean():
+    mel = torch.arange(1.0, 7.0).expand(3, 2, 6).clone()
+    draws = torch.zeros(3, Draw.COUNT)
+    # Seven shifts from −3 to 3 share [0, 1) evenly.
+    draws[:, Draw.SHIFT] = torch.tensor([0.0, 3.5 / 7, 6.5 / 7])
+    moved = BandShift(3)(mel, draws)
+    assert moved[0, 0].tolist() == [4.0, 5.0, 6.0, 0.0, 0.0, 0.0]
+    assert torch.equal(moved[1], mel[1])
+    assert moved[2, 1].tolist() == [0.0, 0.0, 0.0, 1.0, 2.0, 3.0]
+    assert torch.equal(BandShift(3).eval()(mel, draws), mel)
+    with pytest.raises(InputError, match="-1"):
+        BandShift(-1)

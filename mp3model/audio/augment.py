@@ -38,7 +38,8 @@ class Draw(IntEnum):
     TIMBRE = 9
     FREQUENCY_MASKS = 10  # a width and a start for each of MASKS masks
     TIME_MASKS = FREQUENCY_MASKS + 2 * MASKS
-    COUNT = TIME_MASKS + 2 * MASKS
+    SHIFT = TIME_MASKS + 2 * MASKS
+    COUNT = SHIFT + 1
 
 
 def generator(seed: int, epoch: int, name: str) -> np.random.Generator:
@@ -160,6 +161,32 @@ def _masked(draws: Tensor, first: int, masks: int, largest: int, extent: int) ->
     start = scaled_draw(numbers[:, :, 1], extent - width + 1)
     places = torch.arange(extent, device=draws.device)
     return ((places >= start) & (places < start + width)).any(dim=1)
+
+
+class BandShift(nn.Module):
+    """Moves a spectrogram up or down by whole mel bands: nearly the same music in another key, at no cost.
+
+    Args:
+        bands: Largest shift either way; each shift up to it is equally likely. What moves in from outside is 0, the
+            corpus mean after normalisation.
+    """
+
+    def __init__(self, bands: int = 4) -> None:
+        super().__init__()
+        if bands < 0:
+            raise InputError(f"a shift of {bands} bands is none; give 0 or more")
+        self.bands = bands
+
+    def forward(self, spectrograms: Tensor, draws: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, frames, mels)."""
+        if not self.training or not self.bands:
+            return spectrograms
+        _, frames, mels = spectrograms.shape
+        shift = scaled_draw(draws[:, Draw.SHIFT], 2 * self.bands + 1) - self.bands
+        source = torch.arange(mels, device=spectrograms.device) - shift[:, None]
+        inside = (source >= 0) & (source < mels)
+        moved = spectrograms.gather(2, source.clamp(0, mels - 1)[:, None].expand(-1, frames, -1))
+        return moved.masked_fill(~inside[:, None], 0.0)
 
 
 class Mixup(nn.Module):

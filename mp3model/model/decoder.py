@@ -27,11 +27,19 @@ def period_positions(periods: Tensor, features: int = POSITION_FEATURES) -> Tens
 
 @dataclass
 class Cache:
-    """What the decoder has computed so far: keys and values of the context, and of the periods written."""
+    """What the decoder has computed so far, a block: of the context, and of the periods written.
+
+    Attributes:
+        context: Keys (n, heads, width / heads, tokens), scaled, and values (n, heads, tokens, width / heads).
+        bias: (n, 1, 1, tokens) 0 for a known token, −inf for another.
+        written: Keys and values (n, paths, heads, periods, width / heads), room for all periods.
+        period: How many are written.
+    """
 
     context: list[tuple[Tensor, Tensor]]
-    mask: Tensor
-    written: list[tuple[Tensor, Tensor] | None]
+    bias: Tensor
+    written: list[tuple[Tensor, Tensor]]
+    period: int
 
 
 class DecoderBlock(nn.Module):
@@ -74,30 +82,28 @@ class DecoderBlock(nn.Module):
         return stream + self.dropout(self.mlp(self.norm3(stream)))
 
     def step(
-        self,
-        stream: Tensor,
-        key_value: tuple[Tensor, Tensor],
-        mask: Tensor,
-        written: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One period of every path: (n, paths, width) → the same shape, and keys and values written so far.
+        self, stream: Tensor, seen: tuple[Tensor, Tensor], bias: Tensor, written: tuple[Tensor, Tensor], period: int
+    ) -> Tensor:
+        """One period of every path: (n, paths, width) → the same shape; `written` gets its keys and values in place.
 
-        `written` are (n, paths, heads, periods, width / heads); a cache of one path serves many.
+        Args:
+            stream: Paths stand where periods stand in `forward`: the context is the same for all of them.
+            seen: Keys, transposed and scaled, and values of the context, of `begin`.
+            bias: (n, 1, 1, tokens) 0 for a known token, −inf for another.
+            written: Keys and values (n, paths, heads, periods, width / heads).
+            period: Where this one is written.
         """
-        n, paths, _ = stream.shape
         query, key, value = (
             part.unflatten(-1, (self.heads, -1))[..., None, :] for part in self.qkv(self.norm1(stream)).chunk(3, dim=-1)
         )
-        if written is not None:
-            key = torch.cat([written[0].expand(n, paths, -1, -1, -1), key], dim=3)
-            value = torch.cat([written[1].expand(n, paths, -1, -1, -1), value], dim=3)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        written[0][..., period : period + 1, :] = key
+        written[1][..., period : period + 1, :] = value
+        known = slice(0, period + 1)
+        mixed = functional.scaled_dot_product_attention(query, written[0][..., known, :], written[1][..., known, :])
         stream = stream + self.mixed(mixed.squeeze(3).flatten(2))
-        # Paths stand where periods stand in `forward`: the context is the same for all, only the queries differ.
-        query = self._heads(self.query(self.norm2(stream)))
-        looked = functional.scaled_dot_product_attention(query, *key_value, attn_mask=mask)
-        stream = stream + self.looked(looked.transpose(1, 2).flatten(2))
-        return stream + self.mlp(self.norm3(stream)), (key, value)
+        weight = (self._heads(self.query(self.norm2(stream))) @ seen[0]).add_(bias).softmax(dim=-1)
+        stream = stream + self.looked((weight @ seen[1]).transpose(1, 2).flatten(2))
+        return stream + self.mlp(self.norm3(stream))
 
 
 class CurveDecoder(nn.Module):
@@ -158,14 +164,36 @@ class CurveDecoder(nn.Module):
             stream = block(stream, block.context(context), mask, self.causal)
         return stream
 
-    def begin(self, context: Tensor, known: Tensor) -> Cache:
-        """Keys and values of the context, computed once for all paths and periods."""
-        return Cache(
-            [block.context(context) for block in self._blocks()], known[:, None, None, :], [None] * len(self.blocks)
-        )
+    @torch.inference_mode()
+    def begin(self, context: Tensor, known: Tensor, periods: int) -> Cache:
+        """What every path and period reads of the context, computed once, and room for what one path writes."""
+        seen = []
+        for block in self._blocks():
+            key, value = block.context(context)
+            seen.append(((key.transpose(2, 3) * key.shape[-1] ** -0.5).contiguous(), value.contiguous()))
+        bias = torch.zeros(known.shape, device=context.device, dtype=context.dtype).masked_fill(~known, -math.inf)
+        n, heads, width = len(context), seen[0][1].shape[1], seen[0][1].shape[3]
+        room = [
+            (context.new_empty(n, 1, heads, periods, width), context.new_empty(n, 1, heads, periods, width))
+            for _ in seen
+        ]
+        return Cache(seen, bias[:, None, None, :], room, 0)
 
+    @torch.inference_mode()
     def step(self, stream: Tensor, cache: Cache) -> Tensor:
-        """The next period of every path: (n, paths, width) → states (n, paths, width); the cache grows by it."""
+        """The next period of every path: (n, paths, width) → states (n, paths, width); the cache grows by it.
+
+        A cache that one path has written serves many from then on.
+        """
+        if cache.written[0][0].shape[1] < stream.shape[1]:
+            cache.written = [
+                (
+                    key.expand(-1, stream.shape[1], -1, -1, -1).contiguous(),
+                    value.expand(-1, stream.shape[1], -1, -1, -1).contiguous(),
+                )
+                for key, value in cache.written
+            ]
         for place, block in enumerate(self._blocks()):
-            stream, cache.written[place] = block.step(stream, cache.context[place], cache.mask, cache.written[place])
+            stream = block.step(stream, cache.context[place], cache.bias, cache.written[place], cache.period)
+        cache.period += 1
         return stream

@@ -248,7 +248,7 @@ class MP3Model(PreTrainedModel):
         """One period after the other; observed periods are read once for all paths."""
         head = cast(AutoregressiveHead, self.head)
         n, paths, _ = uniform.shape
-        cache = self.decoder.begin(context, known)
+        cache = self.decoder.begin(context, known, len(periods))
         value = torch.zeros(n, 1, device=summary.device)
         flag = torch.full((n, 1), _START, device=summary.device)
         threshold = batch["last_threshold"][:, None]

@@ -208,12 +208,14 @@ class Hearing:
         bank: Its previews.
         samples: Length of a clip at 16 kHz.
         windows: Windows a preview where a song is heard for good.
+        previews: Previews a song at most.
     """
 
     dataset: DatasetFolder
     bank: AudioBank
     samples: int
     windows: int
+    previews: int = 8
     _clips: dict[str, np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -247,7 +249,11 @@ class Hearing:
             return torch.cat([audio.tokens.flatten(1), audio.states.flatten(1)], dim=1)
 
         values = predict_songs(
-            flat, ClipSet(heard, self.bank, self.samples, self.windows), len(heard), accelerator, batch_size
+            flat,
+            ClipSet(heard, self.bank, self.samples, self.windows, self.previews),
+            len(heard),
+            accelerator,
+            batch_size,
         )
         if not shapes:
             audio = model.listen(waveforms=torch.zeros(1, self.samples, device=accelerator.device))

@@ -1,0 +1,279 @@
+"""Forecasts of many songs with one MP3 model: a dataset's debuts, its running songs on a day, or a folder of files.
+
+    accelerate launch recipes/forecast.py --data DIR --model RUN/model --split test --observed 0 --output_dir RUN
+    accelerate launch recipes/forecast.py --data DIR --model RUN/model --origin 2026-10-29 --output_dir RUN
+    accelerate launch recipes/forecast.py --audio FOLDER --region US --region GB --release 2026-12-04 --model RUN/model
+
+Writes RUN/forecasts.parquet, RUN/popularity.parquet and RUN/paths.parquet. Songs go in shards over the processes; a run
+that was interrupted goes on with --resume from the shards that are whole, to the same tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mp3model.files import InputError, errors_in_one_line, sha256_of, write_json, written_whole
+from mp3model.training.arguments import arguments_as_dict, parse_arguments
+
+# A loader's worker that is spawned, as on macOS, reads this file again under the second name.
+if __name__ not in ("__main__", "__mp_main__"):
+    raise ImportError("recipes/forecast.py is a script: run it with `accelerate launch recipes/forecast.py`")
+
+
+@dataclass
+class ForecastArguments:
+    """What is forecast, with what, and where it goes."""
+
+    model: str = field(metadata={"help": "Folder of a trained MP3 model."})
+    data: str | None = field(default=None, metadata={"help": "Dataset folder."})
+    audio: str | None = field(default=None, metadata={"help": "Folder of audio files, instead of a dataset's songs."})
+    split: str = field(default="test", metadata={"help": "train, validation, test or all."})
+    observed: int = field(default=0, metadata={"help": "Periods of each debut that are known."})
+    origin: str | None = field(
+        default=None, metadata={"help": "Forecast every song running on this day, from what was known then."}
+    )
+    region: list[str] | None = field(default=None, metadata={"help": "Regions; none is all that the model knows."})
+    release: str | None = field(default=None, metadata={"help": "Release date of the files in --audio."})
+    samples: int = field(default=256, metadata={"help": "Paths a forecast."})
+    seed: int = field(default=0, metadata={"help": "Of the paths."})
+    windows: int = field(default=3, metadata={"help": "Windows a preview."})
+    full: bool = field(default=False, metadata={"help": "Keep what lies below the chart instead of 0."})
+    shard: int = field(default=32, metadata={"help": "Songs or files a shard."})
+    output_dir: str = field(default="runs/forecast", metadata={"help": "Run folder."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the shards that are whole."})
+
+
+with errors_in_one_line():
+    (arguments,) = parse_arguments((ForecastArguments,), sys.argv[1:], __doc__.splitlines()[0])
+
+# Only now: `--help` and a wrong option answer without waiting for torch.
+import json  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from mp3model.audio.bank import AudioBank  # noqa: E402
+from mp3model.evaluation.forecasts import RankCurves  # noqa: E402
+from mp3model.model.covariates import Covariates  # noqa: E402
+from mp3model.model.modeling_mp3 import MP3Model  # noqa: E402
+from mp3model.serving.forecaster import Forecaster  # noqa: E402
+from mp3model.tables.curves import PERIOD_DAYS  # noqa: E402
+from mp3model.tables.debuts import debut_rows, debuts_of  # noqa: E402
+from mp3model.tables.folder import read_dataset  # noqa: E402
+from mp3model.tables.history import History  # noqa: E402
+from mp3model.tables.splits import first_rows  # noqa: E402
+from mp3model.training.curves import Hearing, descriptor_table  # noqa: E402
+from mp3model.training.forecasting import PathForecaster  # noqa: E402
+from mp3model.training.runs import check_bounds  # noqa: E402
+
+TABLES = ("forecasts", "popularity", "paths")
+# A resumed run may not change what the tables hold.
+MAY_CHANGE = {"output_dir", "resume"}
+# The three tables of one shard.
+Shard = Callable[[list[str]], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
+
+
+def main() -> None:
+    """Units in shards, each written whole; then the shards joined in order."""
+    folder = Path(arguments.output_dir)
+    accelerator = Accelerator()
+    transformers_logging.disable_progress_bar()
+    with errors_in_one_line(speak=accelerator.is_main_process):
+        check_bounds(arguments, {"samples": (1, None), "observed": (0, None), "shard": (1, None), "windows": (1, None)})
+        if (arguments.data is None) == (arguments.audio is None):
+            raise InputError("give either --data, a dataset folder, or --audio, a folder of files")
+        if all((folder / f"{name}.parquet").is_file() for name in TABLES):
+            if not arguments.resume:
+                raise InputError(f"{folder} holds other forecasts; name another --output_dir")
+            accelerator.print(f"{folder} is finished")
+            return
+        record = folder / "arguments.json"
+        if (folder / "shards").exists() and not arguments.resume:
+            raise InputError(f"{folder} holds part of a run; go on with --resume, or name another --output_dir")
+        if record.is_file():
+            before = json.loads(record.read_text())
+            for name, value in arguments_as_dict(arguments).items():
+                if value != before.get(name) and name not in MAY_CHANGE:
+                    raise InputError(
+                        f"--{name} {value}: {folder} was begun with {before.get(name)}; resume with the same"
+                    )
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_json(record, arguments_as_dict(arguments))
+        units, shard = of_files(accelerator) if arguments.audio else of_dataset(accelerator)
+        if not units:
+            raise InputError("nothing to forecast: no song or file fits what was asked")
+        write_shards(units, shard, folder, accelerator)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            join_shards(folder, -(-len(units) // arguments.shard))
+            print(f"{len(units)} song(s): {', '.join(str(folder / f'{name}.parquet') for name in TABLES)}")
+
+
+def of_dataset(accelerator: Accelerator) -> tuple[list[str], Shard]:
+    """The dataset's songs that are asked about, and how to forecast some of them."""
+    dataset = read_dataset(arguments.data)
+    model = MP3Model.from_pretrained(arguments.model).eval().to(accelerator.device)
+    config = model.config
+    if dataset.frequency != config.frequency:
+        raise InputError(f"{arguments.data} has periods of {dataset.frequency}, the model of {config.frequency}")
+    regions = asked_regions(config.regions)
+    if arguments.origin is None:
+        rows = debut_rows(dataset)
+        if arguments.split != "all":
+            rows = rows[rows["split"] == arguments.split]
+        days = ((arguments.observed - 1) * PERIOD_DAYS[config.frequency]) * np.timedelta64(1, "D")
+        cutoff = rows["debut"].to_numpy() + days
+        rows = rows.assign(observed=arguments.observed, cutoff=cutoff)
+    else:
+        rows = running_rows(dataset, config.horizon)
+    if arguments.observed >= config.horizon:
+        raise InputError(f"--observed {arguments.observed}: the model's curves have {config.horizon} periods")
+    rows = rows[rows["region"].isin(regions)].sort_values(["song_id", "region"], kind="stable").reset_index(drop=True)
+    history = History(dataset, config.scales)
+    covariates = Covariates(
+        list(config.regions), config.frequency, config.horizon, tuple(config.covariates), history.states, history
+    )
+    hearing = None
+    if model.mp2 is not None and dataset.previews is not None:
+        hearing = Hearing(dataset, AudioBank(dataset.path), config.samples, arguments.windows)
+    # Every process hears its own songs, so none may wait for the others.
+    alone = Alone(accelerator.device)
+    rank_curves = RankCurves.of(dataset)
+    by_song = rows.groupby("song_id", sort=True).indices
+
+    def shard(songs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        part = rows.iloc[np.concatenate([by_song[song] for song in songs])].reset_index(drop=True)
+        descriptors = None
+        if config.descriptors:
+            descriptors, _ = descriptor_table(dataset, part, config.descriptors, config.descriptor_statistics)
+        debuts = debuts_of(dataset, part, config.horizon, descriptors)
+        forecaster = PathForecaster(
+            model,
+            covariates,
+            hearing,
+            alone,
+            arguments.samples,
+            arguments.seed,
+            arguments.full,
+            rank_curves=rank_curves,
+        )
+        paths = forecaster.of_rows(debuts, part)
+        return paths.curves(), paths.popularity(), paths.paths()
+
+    return [str(song) for song in by_song], shard
+
+
+@dataclass
+class Alone:
+    """What `predict_songs` asks of Accelerate, for a process that works by itself."""
+
+    device: Any
+    process_index: int = 0
+    num_processes: int = 1
+
+
+def asked_regions(known: Any) -> list[str]:
+    """The regions asked for, all that the model knows if none were."""
+    for region in arguments.region or []:
+        if region not in known:
+            raise InputError(f"--region {region} is unknown to this model; it knows {', '.join(known)}")
+    return list(arguments.region or known)
+
+
+def running_rows(dataset: Any, horizon: int) -> pd.DataFrame:
+    """Songs within their horizon on the day of --origin, in every region, with what was observed by then."""
+    try:
+        origin = pd.Timestamp(arguments.origin).normalize()
+    except ValueError as error:
+        raise InputError(f"--origin {arguments.origin!r} is no date; write it as 2026-01-31") from error
+    first = first_rows(dataset).assign(split="none")
+    rows = debut_rows(dataset, first[["track_id", "region", "debut", "split"]])
+    period = PERIOD_DAYS[dataset.frequency]
+    started = rows[(rows["debut"] <= origin) & (rows["debut"] > origin - pd.Timedelta(days=horizon * period))]
+    # Whole periods that ended by the origin; the one under way is still to come.
+    elapsed = (origin - started["debut"]).dt.days.to_numpy() // period + 1
+    rows = started.assign(observed=elapsed, cutoff=origin.to_datetime64())
+    return rows[rows["observed"] < horizon]
+
+
+def of_files(accelerator: Accelerator) -> tuple[list[str], Shard]:
+    """The audio files of a folder, and how to forecast some of them."""
+    if arguments.release is None:
+        raise InputError("--audio needs --release, the date on which the songs come out, such as 2026-12-04")
+    folder = Path(arguments.audio)
+    if not folder.is_dir():
+        raise InputError(f"--audio {folder}: no such folder")
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix)
+    forecaster = Forecaster.from_pretrained(arguments.model, device=str(accelerator.device))
+    regions = asked_regions(forecaster.regions)
+
+    def shard(names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        found = [
+            forecaster.forecast(
+                str(folder / name),
+                regions=regions,
+                release=arguments.release,
+                samples=arguments.samples,
+                seed=arguments.seed,
+                full=arguments.full,
+                track_id=name,
+            )
+            for name in names
+        ]
+        tables = ([one.curves for one in found], [one.popularity for one in found], [one.paths for one in found])
+        curves, popularity, paths = (pd.concat(parts, ignore_index=True) for parts in tables)
+        return curves, popularity, paths
+
+    return files, shard
+
+
+def write_shards(units: list[str], shard: Shard, folder: Path, accelerator: Accelerator) -> None:
+    """Each process does every n-th shard; one that is whole already is left as it is."""
+    numbers = range(-(-len(units) // arguments.shard))
+    mine = [number for number in numbers if number % accelerator.num_processes == accelerator.process_index]
+    for number in tqdm(mine, unit="shard", disable=not accelerator.is_main_process):
+        place = folder / "shards" / f"{number:06d}"
+        if is_whole(place):
+            continue
+        part = place.with_name(f".{place.name}.{accelerator.process_index}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        tables = shard(units[number * arguments.shard : (number + 1) * arguments.shard])
+        for name, table in zip(TABLES, tables, strict=True):
+            table.to_parquet(part / f"{name}.parquet", index=False)
+        write_json(part / "whole.json", {path.name: sha256_of(path) for path in sorted(part.glob("*.parquet"))})
+        shutil.rmtree(place, ignore_errors=True)
+        part.rename(place)
+
+
+def is_whole(place: Path) -> bool:
+    """Whether a shard's files are all there, byte by byte."""
+    try:
+        content = json.loads((place / "whole.json").read_text())
+        return all(sha256_of(place / name) == digest for name, digest in content.items())
+    except (OSError, ValueError):
+        return False
+
+
+def join_shards(folder: Path, count: int) -> None:
+    """The shards' tables one after the other, a shard in memory at a time; then the shards go."""
+    for name in TABLES:
+        parts = [folder / "shards" / f"{number:06d}" / f"{name}.parquet" for number in range(count)]
+        with written_whole(folder / f"{name}.parquet") as path, pq.ParquetWriter(path, pq.read_schema(parts[0])) as out:
+            for part in parts:
+                out.write_table(pq.read_table(part).cast(out.schema))
+    shutil.rmtree(folder / "shards")
+
+
+if __name__ == "__main__":
+    main()

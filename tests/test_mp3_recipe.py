@@ -1,0 +1,244 @@
+"""recipes/mp3.py and recipes/forecast.py end to end, by the command lines that a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mp3model.evaluation.accuracy import QUANTILES
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--paths", "20", "--loader_workers", "0", "--log_every", "1"]
+SMALL += ["--batch_size", "16", "--windows", "1", "--audio_segments", "2", "--observed", "0", "2", "--ema", "0.9"]
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def command(recipe: str, *words: str, processes: int = 1) -> list[str]:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return [*launcher, str(ROOT / "recipes" / f"{recipe}.py"), *map(str, words)]
+
+
+def run(recipe: str, *words: str, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        command(recipe, *words, processes=processes),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+        timeout=280,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("markets") / "market"
+    words = ["--songs", "60", "--seed", "3", "--oracle-runs", "16", "--workers", "1", "--out", str(folder)]
+    subprocess.run([sys.executable, "-m", "data_prep.market", *words], check=True, capture_output=True, env=ENVIRONMENT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mp2(market, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "mp2"
+    words = ["--frames", "120", "--patch_size", "32", "16", "--patch_stride", "32", "16", "--folds", "0"]
+    run("mp2", "--data", market, "--output_dir", folder, *words, "--epochs", "1", "--windows", "1", "--size", "micro")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def finished(market, mp2, tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("runs") / "mp3"
+    done = run("mp3", "--data", market, "--mp2", mp2, "--output_dir", folder, *SMALL, "--epochs", "2")
+    return folder, done.stdout
+
+
+def test_a_run_leaves_a_model_that_knows_its_regions_and_a_report_with_floors_and_skill(finished):
+    folder, printed = finished
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert set(config["region_states"]) == set(config["regions"]) == set(config["rank_curves"])
+    assert config["calibration"]["spread"][""][0] > 0
+    report = json.loads((folder / "report.json").read_text())
+    for target in ("total", "remaining_2"):
+        assert report["validation"][target]["crps"] > 0
+        low, high = report["test"][target]["crps_logfloor_ci"]
+        assert low <= report["test"][target]["crps_logfloor"] <= high
+        assert len(report["differences"]["test"][target]) >= 2
+        assert all(target in scores["test"] for scores in report["baselines"].values() if scores["test"])
+    assert set(report["skill"]["test"]["total"]) == {"oracle_audio", "oracle"}
+    assert (folder / "table.txt").read_text().strip() in printed
+
+
+def test_resuming_a_finished_run_prints_its_table_again_and_another_run_is_never_written_over(finished, market, mp2):
+    folder, _ = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = ["--data", market, "--mp2", mp2, "--output_dir", folder, *SMALL, "--epochs", "2"]
+    assert "total on the test split" in run("mp3", *words, "--resume").stdout
+    refused = run("mp3", *words, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(f"error: {folder} holds another run")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(market, tmp_path):
+    words = ["--data", market, *SMALL, "--epochs", "4"]
+    run("mp3", *words, "--output_dir", tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command("mp3", *words, "--output_dir", stopped),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    )
+    deadline = time.monotonic() + 120
+    while not any(stopped.glob("checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (stopped / "report.json").exists()
+    assert "going on from" in run("mp3", *words, "--output_dir", stopped, "--resume").stdout
+    whole, again = (load_file(path / "model" / "model.safetensors") for path in (tmp_path / "whole", stopped))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(stopped)
+
+
+def test_one_process_two_processes_and_two_parts_learn_the_same(market, tmp_path):
+    words = ["--data", market, *SMALL, "--epochs", "2", "--covariate_drop", "0", "--region_drop", "0"]
+    run("mp3", *words, "--output_dir", tmp_path / "one")
+    run("mp3", *words, "--batch_size", "8", "--accumulation", "2", "--output_dir", tmp_path / "parts")
+    run("mp3", *words, "--batch_size", "8", "--loader_workers", "1", "--output_dir", tmp_path / "two", processes=2)
+    one, two, parts = (losses(tmp_path / name) for name in ("one", "two", "parts"))
+    assert len(one) == len(two) == len(parts) >= 4
+    assert np.allclose(one, two, atol=1e-4)
+    assert np.allclose(one, parts, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--audio", "stored", "--likelihood", "joint", "--components", "6", "--position_mode", "concat"],
+        ["--audio", "frozen", "--region_mode", "embedding", "--nulls", "masked", "--covariates", "state", "release"],
+        ["--region_mode", "none", "--nulls", "zero", "--calibrate", "false", "--dropout", "0.1", "--horizon", "8"],
+    ],
+)
+def test_every_option_of_the_model_runs(words, market, mp2, tmp_path):
+    run("mp3", "--data", market, "--mp2", mp2, "--output_dir", tmp_path / "r", *SMALL, "--epochs", "1", *words)
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert np.isfinite(report["test"]["total"]["crps"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--encoder", "ast"], "--mp2"),
+        (["--nulls", "guess"], "guess"),
+        (["--covariates", "weather"], "weather"),
+        (["--epochs", "0"], "--epochs 0"),
+        (["--regions", "QQ"], "QQ"),
+    ],
+)
+def test_wrong_input_is_answered_in_one_line_and_leaves_nothing(words, message, market, tmp_path):
+    given = words if "--data" in words else ["--data", market, *words]
+    done = run("mp3", *given, "--output_dir", tmp_path / "r", check=False)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r" / "report.json").exists()
+
+
+@pytest.fixture(scope="module")
+def forecasts(finished, market, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "forecast"
+    run("forecast", *forecast_words(finished, market), "--output_dir", folder)
+    return folder
+
+
+def forecast_words(finished, market) -> list:
+    return ["--data", market, "--model", finished[0] / "model", "--observed", 2, "--samples", 16, "--shard", 3]
+
+
+def test_the_forecast_recipe_writes_three_tables_of_every_debut(forecasts, market):
+    curves, popularity, paths = (
+        pd.read_parquet(forecasts / f"{name}.parquet") for name in ("forecasts", "popularity", "paths")
+    )
+    splits = pd.read_parquet(market / "splits.parquet").query("split == 'test'")
+    assert list(curves.columns) == ["track_id", "region", "week", "date", "mean", *QUANTILES]
+    assert list(popularity.columns) == ["track_id", "region", "metric", "mean", *QUANTILES]
+    assert list(paths.columns) == ["track_id", "region", "week", "sample", "streams"]
+    asked = set(zip(splits["track_id"], splits["region"], strict=True))
+    assert set(zip(curves["track_id"], curves["region"], strict=True)) == asked
+    assert len(curves) == 12 * len(asked)
+    assert len(paths) == 12 * 16 * len(asked)
+    assert {"sum", "remaining", "debut_rank"} <= set(popularity["metric"])
+    assert (np.diff(curves[list(QUANTILES)].to_numpy(), axis=1) >= 0).all()
+    assert (paths["streams"] >= 0).all()
+
+
+def test_observed_periods_come_back_exactly(forecasts, market):
+    curves = pd.read_parquet(forecasts / "forecasts.parquet")
+    known = pd.read_parquet(market / "curves.parquet")[["track_id", "region", "date", "streams"]]
+    seen = curves[curves["week"] < 2].merge(known, on=["track_id", "region", "date"], how="left")
+    songs = pd.read_parquet(market / "tracks.parquet").groupby("song_id")["track_id"].transform("size")
+    assert songs.notna().all()
+    charted = seen[seen["streams"].notna() & (seen["mean"] > 0)]
+    assert len(charted) > 10
+    same = np.isclose(charted["0.5"], charted["streams"], rtol=1e-9)
+    # Another version of the song may add to what the first one streamed.
+    assert (same | (charted["0.5"] > charted["streams"])).all()
+    assert same.mean() > 0.5
+    assert (seen["0.1"] == seen["0.9"]).all()
+
+
+def test_two_processes_killed_and_resumed_give_the_same_tables(forecasts, finished, market, tmp_path):
+    folder = tmp_path / "again"
+    process = subprocess.Popen(
+        command("forecast", *forecast_words(finished, market), "--output_dir", folder, processes=2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    )
+    deadline = time.monotonic() + 120
+    while not any(folder.glob("shards/0*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    process.wait()
+    refused = run("forecast", *forecast_words(finished, market), "--output_dir", folder, check=False)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr.splitlines()[-1]
+    run("forecast", *forecast_words(finished, market), "--output_dir", folder, "--resume", processes=2)
+    for name in ("forecasts", "popularity", "paths"):
+        one, two = (pd.read_parquet(place / f"{name}.parquet") for place in (forecasts, folder))
+        pd.testing.assert_frame_equal(one, two)
+    assert not (folder / "shards").exists()
+
+
+def test_running_songs_are_forecast_from_any_day(finished, market, tmp_path):
+    origin = pd.read_parquet(market / "charts.parquet")["date"].sort_values().iloc[-40]
+    words = ["--data", market, "--model", finished[0] / "model", "--samples", 8, "--output_dir", tmp_path / "r"]
+    run("forecast", *words, "--origin", origin.date())
+    curves = pd.read_parquet(tmp_path / "r" / "forecasts.parquet")
+    first = curves[curves["week"] == 0]["date"]
+    assert first.max() <= origin
+    assert first.min() > origin - pd.Timedelta(days=12 * 7)
+    running = curves[curves["date"] <= origin]
+    assert (running["0.1"] == running["0.9"]).all()

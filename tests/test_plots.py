@@ -1,0 +1,128 @@
+"""Fan charts: what is drawn is what was forecast."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mp3model.evaluation.forecasts import CurvePaths
+from mp3model.files import InputError
+from mp3model.serving.plots import BLUE, INNER, OUTER
+from mp3model.serving.result import Forecast, readable
+from mp3model.serving.trust import Flag, flag_table
+
+FLOOR = 100_000.0
+
+
+def forecast(regions=("US", "GB"), observed=(0, 3), flags=(), alike: bool = False) -> Forecast:
+    random = np.random.default_rng(0)
+    streams = FLOOR * 10 ** (1 - 0.05 * np.arange(12) + 0.2 * random.normal(size=(len(regions), 64, 12)))
+    for row, count in enumerate(observed):
+        streams[row, :, :count] = FLOOR * np.arange(9, 9 - count, -1)
+    rows = pd.DataFrame(
+        {"song_id": "s", "track_id": "s", "region": regions, "debut": pd.Timestamp("2026-12-10"), "observed": observed}
+    )
+    near = pd.DataFrame(
+        {
+            "track_id": "s",
+            "region": "US",
+            "place": 1,
+            "song_id": "old",
+            "streams": np.full(12, 2e5),
+        }
+    )
+    sampled = CurvePaths(rows, streams, "W", np.full((len(regions), 64), np.nan))
+    floors = np.full(len(regions), FLOOR)
+    comparables = near if alike else near[:0]
+    return Forecast(sampled, flag_table(list(flags)), comparables, pd.DataFrame(columns=["0.5"]), floors, floors)
+
+
+def panels(figure) -> list:
+    return [axes for axes in figure.axes if axes.axison]
+
+
+def lines_of(axes, colour) -> list:
+    return [line for line in axes.lines if line.get_color() == colour]
+
+
+def test_each_region_has_a_panel_with_its_median_bands_and_floor():
+    one = forecast(("US", "GB", "DE", "FR"), (0, 3, 0, 0))
+    figure = one.plot()
+    axes = panels(figure)
+    assert [each.get_title(loc="left")[:2] for each in axes] == ["US", "GB", "DE", "FR"]
+    (median,) = lines_of(axes[0], BLUE)
+    assert np.allclose(median.get_ydata(), np.median(one.sampled.streams[0], axis=0))
+    bands = {tuple(np.round(band.get_facecolor()[0][:3], 3)): band for band in axes[0].collections}
+    assert len(bands) == 2
+    heights = [band.get_paths()[0].vertices[:, 1].max() for band in axes[0].collections]
+    assert heights[0] == pytest.approx(np.quantile(one.sampled.streams[0], 0.9, axis=0).max())
+    assert heights[1] == pytest.approx(np.quantile(one.sampled.streams[0], 0.75, axis=0).max())
+    assert any(np.all(np.asarray(line.get_ydata()) == FLOOR) for line in axes[0].lines)
+
+
+def test_observed_periods_are_points_and_the_fan_opens_at_the_last_of_them():
+    axes = panels(forecast().plot())[1]
+    (points,) = [line for line in axes.lines if line.get_marker() == "o"]
+    assert points.get_ydata().tolist() == [9 * FLOOR, 8 * FLOOR, 7 * FLOOR]
+    (median,) = lines_of(axes, BLUE)
+    assert len(median.get_ydata()) == 10
+    assert median.get_ydata()[0] == 7 * FLOOR
+
+
+def test_a_gap_among_the_observed_periods_is_no_point():
+    one = forecast(observed=(0, 3))
+    one.sampled.streams[1, :, 1] *= np.linspace(0.9, 1.1, 64)
+    (points,) = [line for line in panels(one.plot())[1].lines if line.get_marker() == "o"]
+    assert points.get_ydata().tolist() == [9 * FLOOR, 7 * FLOOR]
+
+
+def test_dates_stand_on_the_axis_with_the_year_where_it_begins():
+    labels = [label.get_text() for label in panels(forecast().plot())[0].get_xticklabels()]
+    assert labels[0] == "10 Dec\n2026"
+    assert [label for label in labels if "2027" in label] == ["14 Jan\n2027"]
+    assert labels[-1] == "25 Feb"
+
+
+def test_flags_and_songs_most_alike_are_in_the_picture():
+    flag = ("s", Flag("speech", "the audio sounds like speech, not music", "US"))
+    one = forecast(flags=[flag], alike=True).plot()
+    texts = " ".join(text.get_text() for part in one.subfigs for text in part.texts)
+    assert "speech (US): the audio sounds like speech, not music" in texts
+    assert any(np.all(np.asarray(line.get_ydata()) == 2e5) for line in panels(one)[0].lines)
+    assert not any(np.all(np.asarray(line.get_ydata()) == 2e5) for line in panels(one)[1].lines)
+
+
+def test_the_two_bands_differ_in_brightness_so_that_grey_print_tells_them_apart():
+    def brightness(colour: str) -> float:
+        red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    assert 1 - brightness(OUTER) > 0.1
+    assert brightness(OUTER) - brightness(INNER) > 0.1
+    assert brightness(INNER) - brightness(BLUE) > 0.1
+
+
+def test_a_picture_is_written_as_png_and_of_one_track(tmp_path):
+    one = forecast()
+    one.plot(tmp_path / "deep" / "a.png")
+    assert (tmp_path / "deep" / "a.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="'other' is not in this forecast"):
+        one.plot(track_id="other")
+    one.sampled.rows["track_id"] = ["a", "b"]
+    with pytest.raises(InputError, match="name one of a, b"):
+        one.plot()
+
+
+def test_songs_that_never_chart_again_are_drawn_too():
+    one = forecast(observed=(0, 12))
+    one.sampled.streams[0] = 0
+    assert len(panels(one.plot())) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (7.254, "7.25"), (999, "999"), (999.6, "1 k"), (1234, "1.23 k"), (1234567, "1.23 M"), (2.5e9, "2.5 G")],
+)
+def test_numbers_are_readable(number, text):
+    assert readable(number) == text
