@@ -61,18 +61,13 @@ from accelerate import Accelerator  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from mp3model.audio.bank import AudioBank  # noqa: E402
-from mp3model.evaluation.forecasts import RankCurves  # noqa: E402
-from mp3model.model.covariates import Covariates  # noqa: E402
-from mp3model.model.modeling_mp3 import MP3Model  # noqa: E402
 from mp3model.serving.forecaster import Forecaster  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS  # noqa: E402
 from mp3model.tables.debuts import debut_rows, debuts_of  # noqa: E402
 from mp3model.tables.folder import read_dataset  # noqa: E402
-from mp3model.tables.history import History  # noqa: E402
 from mp3model.tables.splits import first_rows  # noqa: E402
-from mp3model.training.curves import Hearing, descriptor_table  # noqa: E402
-from mp3model.training.forecasting import PathForecaster  # noqa: E402
+from mp3model.training.curves import descriptor_table  # noqa: E402
+from mp3model.training.forecasting import forecaster_of  # noqa: E402
 from mp3model.training.runs import check_bounds  # noqa: E402
 
 TABLES = ("forecasts", "popularity", "paths")
@@ -109,7 +104,7 @@ def main() -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             write_json(record, arguments_as_dict(arguments))
-        units, shard = of_files(accelerator) if arguments.audio else of_dataset(accelerator)
+        units, shard = of_files(accelerator) if arguments.audio else of_dataset()
         if not units:
             raise InputError("nothing to forecast: no song or file fits what was asked")
         write_shards(units, shard, folder, accelerator)
@@ -119,13 +114,14 @@ def main() -> None:
             print(f"{len(units)} song(s): {', '.join(str(folder / f'{name}.parquet') for name in TABLES)}")
 
 
-def of_dataset(accelerator: Accelerator) -> tuple[list[str], Shard]:
+def of_dataset() -> tuple[list[str], Shard]:
     """The dataset's songs that are asked about, and how to forecast some of them."""
     dataset = read_dataset(arguments.data)
-    model = MP3Model.from_pretrained(arguments.model).eval().to(accelerator.device)
-    config = model.config
-    if dataset.frequency != config.frequency:
-        raise InputError(f"{arguments.data} has periods of {dataset.frequency}, the model of {config.frequency}")
+    # Every process hears its own songs, so none may wait for the others.
+    forecaster = forecaster_of(
+        arguments.model, dataset, arguments.samples, arguments.seed, arguments.windows, arguments.full
+    )
+    config = forecaster.model.config
     regions = asked_regions(config.regions)
     if arguments.origin is None:
         rows = debut_rows(dataset)
@@ -139,16 +135,6 @@ def of_dataset(accelerator: Accelerator) -> tuple[list[str], Shard]:
     if arguments.observed >= config.horizon:
         raise InputError(f"--observed {arguments.observed}: the model's curves have {config.horizon} periods")
     rows = rows[rows["region"].isin(regions)].sort_values(["song_id", "region"], kind="stable").reset_index(drop=True)
-    history = History(dataset, config.scales)
-    covariates = Covariates(
-        list(config.regions), config.frequency, config.horizon, tuple(config.covariates), history.states, history
-    )
-    hearing = None
-    if model.mp2 is not None and dataset.previews is not None:
-        hearing = Hearing(dataset, AudioBank(dataset.path), config.samples, arguments.windows)
-    # Every process hears its own songs, so none may wait for the others.
-    alone = Alone(accelerator.device)
-    rank_curves = RankCurves.of(dataset)
     by_song = rows.groupby("song_id", sort=True).indices
 
     def shard(songs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -157,29 +143,10 @@ def of_dataset(accelerator: Accelerator) -> tuple[list[str], Shard]:
         if config.descriptors:
             descriptors, _ = descriptor_table(dataset, part, config.descriptors, config.descriptor_statistics)
         debuts = debuts_of(dataset, part, config.horizon, descriptors)
-        forecaster = PathForecaster(
-            model,
-            covariates,
-            hearing,
-            alone,
-            arguments.samples,
-            arguments.seed,
-            arguments.full,
-            rank_curves=rank_curves,
-        )
         paths = forecaster.of_rows(debuts, part)
         return paths.curves(), paths.popularity(), paths.paths()
 
     return [str(song) for song in by_song], shard
-
-
-@dataclass
-class Alone:
-    """What `predict_songs` asks of Accelerate, for a process that works by itself."""
-
-    device: Any
-    process_index: int = 0
-    num_processes: int = 1
 
 
 def asked_regions(known: Any) -> list[str]:

@@ -1,8 +1,9 @@
 """Debuts and what is known of them in, boosted-tree forecasts of their curves out: the baseline to beat.
 
-LightGBM (Ke et al. 2017) on region state, artist history, other regions' weeks and the weeks seen; a model each for nine
-quantiles of the remaining total, in log10(1 + total / floor), and either one for the median of every week ("weeks") or
-a weekly shape by which the total is shared out ("shape").
+LightGBM (Ke et al. 2017) on region state, artist history, other regions' weeks and the weeks seen; a model each for
+nine quantiles of the remaining total, in log10(1 + total / floor), and either one for the median of every week
+("weeks") or a weekly shape by which the total is shared out ("shape"). Among the features is the parametric curve that
+a linear map of the same inputs gives: trees alone are poor at adding up many weak signs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mp3model.baselines.curve_floors import BINS, Known, complete_debuts, forecasts_of, known_of, log_sum
+from mp3model.baselines.parametric import ParametricCurve, log_uncut
 from mp3model.evaluation.accuracy import LEVELS, CurveForecasts
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates, only_observed
@@ -26,12 +28,10 @@ GROUPS = ("state", "artist", "regions")
 # Lives of the artist looked at here and elsewhere: far more than fit into a network's context.
 _HERE, _ELSEWHERE = 24, 256
 _BATCH = 8192
-# Chosen on the validation half-year of the real weekly charts, at 0 and 1 observed weeks.
+# Chosen on the validation half-year of the real weekly charts.
 _PARAMETERS: dict[str, Any] = {
     "objective": "quantile",
     "learning_rate": 0.06,
-    "num_leaves": 31,
-    "feature_fraction": 0.6,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "max_bin": 127,
@@ -40,6 +40,9 @@ _PARAMETERS: dict[str, Any] = {
     "force_row_wise": True,
     "verbose": -1,
 }
+# (leaves, share of features a tree sees). Before debut little can be known: of trees within .001 of the best CRPS on
+# validation the smaller ones are taken. Once weeks are seen, larger trees are better.
+_BEFORE_DEBUT, _AFTER_DEBUT = (15, 0.4), (31, 0.6)
 _PATIENCE = 20
 
 
@@ -164,36 +167,38 @@ class WeeklyShape:
 class _Trees:
     """Boosted trees on one table of features, which is binned once for all targets."""
 
-    def __init__(self, train: np.ndarray, validation: np.ndarray, parameters: dict[str, Any], rounds: int) -> None:
+    def __init__(
+        self, train: np.ndarray, validation: np.ndarray, parameters: dict[str, Any], rounds: int, refit: bool
+    ) -> None:
+        self.parameters, self.rounds = parameters, rounds
+        self.train = self._table(train)
+        self.validation = self._table(validation, reference=self.train)
+        self.both = self._table(np.concatenate([train, validation])) if refit else None
+
+    def _table(self, features: np.ndarray, **options: Any) -> Any:
         import lightgbm
 
-        self.parameters, self.rounds = parameters, rounds
-        self.train = lightgbm.Dataset(
-            train, np.zeros(len(train)), categorical_feature=[0], params=parameters, free_raw_data=False
-        )
-        self.validation = lightgbm.Dataset(
-            validation, np.zeros(len(validation)), reference=self.train, free_raw_data=False
-        )
-        self.both = lightgbm.Dataset(
-            np.concatenate([train, validation]),
-            np.zeros(len(train) + len(validation)),
+        return lightgbm.Dataset(
+            features,
+            np.zeros(len(features)),
             categorical_feature=[0],
-            params=parameters,
+            params=self.parameters,
             free_raw_data=False,
-        )
+            **options,
+        ).construct()
 
-    def fit(self, train: np.ndarray, validation: np.ndarray, level: float, refit: bool) -> Any:
+    def fit(self, train: np.ndarray, validation: np.ndarray, level: float) -> Any:
         """A model of one quantile: targets of both splits → booster with the rounds that validation chose."""
         import lightgbm
 
         parameters = self.parameters | {"alpha": level}
-        self.train.construct().set_label(train)
-        self.validation.construct().set_label(validation)
+        self.train.set_label(train)
+        self.validation.set_label(validation)
         stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
         booster = lightgbm.train(parameters, self.train, self.rounds, [self.validation], callbacks=[stop])
         rounds = booster.best_iteration
-        if refit:
-            self.both.construct().set_label(np.concatenate([train, validation]))
+        if self.both is not None:
+            self.both.set_label(np.concatenate([train, validation]))
             # As many more rounds as there are more rows.
             rounds = max(1, round(rounds * self.both.num_data() / self.train.num_data()))
             booster = lightgbm.train(parameters, self.both, rounds)
@@ -247,6 +252,7 @@ class Boosted:
         groups = tuple(group for group in covariates.groups if group in self.groups)
         self.covariates = replace(covariates, groups=groups)
         train, validation = complete_debuts(train), complete_debuts(validation)
+        self.curve = ParametricCurve("gamma", observed=()).fit(train, validation, self.covariates)
         self.models = {
             observed: self._fit_observed(train, validation, observed)
             for observed in self.observed
@@ -256,15 +262,23 @@ class Boosted:
 
     def _fit_observed(self, train: Debuts, validation: Debuts, observed: int) -> _Fitted:
         leaf_rows = self.leaf_rows or min(200, max(5, len(train.rows) // 50))
-        parameters = _PARAMETERS | {"min_data_in_leaf": leaf_rows, "seed": self.seed, "num_threads": self.threads}
-        trees = _Trees(*(self._features(part, observed) for part in (train, validation)), parameters, self.rounds)
+        leaves, share = _AFTER_DEBUT if observed else _BEFORE_DEBUT
+        parameters = _PARAMETERS | {
+            "num_leaves": leaves,
+            "feature_fraction": share,
+            "min_data_in_leaf": leaf_rows,
+            "seed": self.seed,
+            "num_threads": self.threads,
+        }
+        tables = [self._features(part, observed) for part in (train, validation)]
+        trees = _Trees(tables[0], tables[1], parameters, self.rounds, self.refit)
         of_train, of_validation = (
             _targets(part, known_of(part, self.covariates, observed)) for part in (train, validation)
         )
 
         def model(target: str, level: float = 0.5, week: int | None = None) -> Any:
             pair = [found[target] if week is None else found[target][:, week] for found in (of_train, of_validation)]
-            return trees.fit(pair[0], pair[1], level, self.refit)
+            return trees.fit(pair[0], pair[1], level)
 
         weeks = range(of_train["weeks"].shape[1]) if self.form == "weeks" else range(0)
         ranked = all(np.isfinite(found["rank0"]).all() for found in (of_train, of_validation))
@@ -277,7 +291,10 @@ class Boosted:
         )
 
     def _features(self, debuts: Debuts, observed: int) -> np.ndarray:
-        return features_of(debuts, self.covariates, observed, self.calendar)
+        levels = self.curve.levels(debuts, observed)
+        drawn = np.column_stack([log_uncut(levels, observed), levels[:, observed], levels[:, -1]])
+        features = features_of(debuts, self.covariates, observed, self.calendar)
+        return np.concatenate([features, drawn.astype(np.float32)], axis=1)
 
     def forecast(self, debuts: Debuts, observed: int) -> CurveForecasts | None:
         """Forecasts with the models for this many observed periods; None if none were fitted."""
@@ -290,13 +307,16 @@ class Boosted:
             return np.maximum(booster.predict(features, num_threads=self.threads), 0)
 
         quantiles = np.sort(np.column_stack([answer(booster) for booster in fitted.quantiles]), axis=1)
+        # A total is 0 or no less than the chart's lowest, which quantiles fitted one by one do not know.
+        least = BELOW_SHARE * known.lowest[:, None]
+        quantiles = np.where(quantiles < np.log10(1 + least), 0.0, quantiles)
         if fitted.shape is None:
             later = np.column_stack([10 ** answer(booster) - 1 for booster in fitted.weeks])
         else:
             later = (10 ** quantiles[:, 4:5] - 1) * fitted.shape(quantiles[:, 4])
         return forecasts_of(
             known,
-            np.where(later < known.lowest[:, None] * BELOW_SHARE, 0.0, later),
+            np.where(later < least, 0.0, later),
             quantiles,
             rank0=None if fitted.rank is None else answer(fitted.rank),
             total=10 ** quantiles[:, 4] - 1,

@@ -23,7 +23,7 @@ from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES
 
 # Fewer rows than this have no quantiles worth the name: the next wider group answers.
-LEAST_ROWS = 30
+LEAST_ROWS = 20
 BINS = 20
 # Lives of an artist that are looked through for one that has run its course.
 _RELEASES = 64
@@ -229,7 +229,7 @@ class _DebutRank:
 class RegionClimate:
     """The median or mean curve of the region's training debuts, by month of debut if asked; totals as they spread.
 
-    A group of fewer than 30 debuts is answered by its region, and a region of fewer by all training debuts.
+    A group of fewer than 20 debuts is answered by its region, and a region of fewer by all training debuts.
 
     Args:
         statistic: Of each period; the point forecast of the total is the same statistic of the totals.

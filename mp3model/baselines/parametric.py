@@ -1,9 +1,9 @@
 """Curves of past debuts in, curves of two-parameter families whose parameters follow from what is known, out.
 
-A curve is log10 y(t) = a + s(t; θ) − s(½; θ) at the middle of each period, t = ½, 1½, …, in units of the region's floor: `a`
-is the level of the first period and s one of `SHAPES`. Every training curve is fitted by least squares in log space;
-a week below the chart costs only what the curve lies above the chart's lowest. The parameters are regressed on
-covariates, and that regression is the prior from which a curve is fitted again once weeks of it are seen.
+A curve is log10 y(t) = a + s(t; θ) − s(½; θ) at the middle of each period, t = ½, 1½, …, in units of the region's
+floor: `a` is the level of the first period and s one of `SHAPES`. Every training curve is fitted by least squares in
+log space; a week below the chart costs only what the curve lies above the chart's lowest. The parameters are regressed
+on covariates, and that regression is the prior from which a curve is fitted again once weeks of it are seen.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class ParametricCurve:
         value, threshold = np.concatenate(values).astype(float), np.concatenate(thresholds).astype(float)
         return np.concatenate(features), Weeks(value, threshold, state == OBSERVED, state == BELOW)
 
-    def _levels(self, debuts: Debuts, observed: int) -> np.ndarray:
+    def levels(self, debuts: Debuts, observed: int) -> np.ndarray:
         """Most probable log10 levels given the covariates and the observed periods: (n, H)."""
         features, weeks = self._gathered(debuts, observed)
         mean = self._design(features) @ self.weights
@@ -258,20 +258,20 @@ class ParametricCurve:
     def _spread(self, train: Debuts, observed: int) -> Spread:
         known = known_of(train, self.covariates, observed)
         later = whole_curves(train, known)[:, observed:]
-        return Spread(_uncut(self._levels(train, observed), observed), log_sum(later))
+        return Spread(log_uncut(self.levels(train, observed), observed), log_sum(later))
 
     def _rank_spread(self, train: Debuts) -> Any:
         ranks = train.curves.rank[:, 0]
-        return Spread(self._levels(train, 0)[:, 0], ranks) if np.isfinite(ranks).any() else None
+        return Spread(self.levels(train, 0)[:, 0], ranks) if np.isfinite(ranks).any() else None
 
     def forecast(self, debuts: Debuts, observed: int) -> CurveForecasts | None:
         """The fitted curve from the first period not observed on; None for an `observed` that was not fitted."""
         if observed not in self.spreads:
             return None
         known = known_of(debuts, self.covariates, observed)
-        levels = self._levels(debuts, observed)
+        levels = self.levels(debuts, observed)
         later = 10.0 ** levels[:, observed:]
-        quantiles = self.spreads[observed](_uncut(levels, observed))
+        quantiles = self.spreads[observed](log_uncut(levels, observed))
         return forecasts_of(
             known,
             np.where(later < known.lowest[:, None], 0.0, later),
@@ -281,6 +281,6 @@ class ParametricCurve:
         )
 
 
-def _uncut(levels: np.ndarray, observed: int) -> np.ndarray:
+def log_uncut(levels: np.ndarray, observed: int) -> np.ndarray:
     """log10 of the sum of later periods before anything is cut to 0: (n, H) → (n,)."""
     return np.log10((10.0 ** levels[:, observed:]).sum(axis=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ import torch
 from scipy.special import ndtri
 from tqdm import tqdm
 
+from mp3model.audio.bank import AudioBank
 from mp3model.evaluation.calibration import CalibrationSet, PathCalibration
 from mp3model.evaluation.forecasts import CurvePaths, RankCurves, debut_ranks
+from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
 from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import chart_observed, sample_paths
 from mp3model.tables.debuts import Debuts, with_cutoff
 from mp3model.tables.folder import DatasetFolder
+from mp3model.tables.history import History
 from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
 
 
@@ -89,6 +93,46 @@ class PathForecaster:
         if self.rank_curves is not None:
             ranks = debut_ranks(rows, streams, self.rank_curves, debuts.curves.rank[:, 0])
         return CurvePaths(rows, streams, self.covariates.frequency, ranks)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What hearing asks of Accelerate, for a process that works by itself."""
+
+    device: torch.device
+    process_index: int = 0
+    num_processes: int = 1
+
+
+def forecaster_of(
+    folder: str | Path, dataset: DatasetFolder, samples: int = 256, seed: int = 0, windows: int = 3, full: bool = False
+) -> PathForecaster:
+    """A saved model and a dataset that it may look into up to each cut-off.
+
+    Args:
+        folder: Of the model.
+        dataset: With curves; with previews the model hears its songs.
+        samples, seed, full: As for `PathForecaster`.
+        windows: Windows a preview.
+
+    Raises:
+        InputError: If model and dataset have periods of another length.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = MP3Model.from_pretrained(folder).eval().to(device)
+    config = model.config
+    if dataset.frequency != config.frequency:
+        raise InputError(f"{dataset.path} has periods of {dataset.frequency}, the model of {config.frequency}")
+    history = History(dataset, config.scales)
+    covariates = Covariates(
+        list(config.regions), config.frequency, config.horizon, tuple(config.covariates), history.states, history
+    )
+    hearing = None
+    if model.mp2 is not None and dataset.previews is not None:
+        hearing = Hearing(dataset, AudioBank(dataset.path), config.samples, windows)
+    return PathForecaster(
+        model, covariates, hearing, Alone(device), samples, seed, full, rank_curves=RankCurves.of(dataset)
+    )
 
 
 def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
