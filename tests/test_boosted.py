@@ -1,0 +1,150 @@
+"""Boosted trees: whole forecasts, the same every time, blind to the future; features and shapes by hand."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from baseline_checks import (
+    all_debuts,
+    assert_forecasts_are_whole,
+    assert_test_songs_teach_nothing,
+    assert_the_future_moves_nothing,
+    covariates_of,
+    fitted,
+    same,
+)
+from small_charts import HORIZON, small_charts
+
+from mp3model.baselines.boosted import Boosted, WeeklyShape, _record, features_of
+from mp3model.files import InputError
+from mp3model.tables.curves import taken
+from mp3model.tables.history import LIFE_FEATURES
+
+pytest.importorskip("lightgbm")
+
+
+def small(**options: Any) -> Boosted:
+    return Boosted(**({"rounds": 15, "observed": (0, 2)} | options))
+
+
+@pytest.mark.parametrize("form", ["weeks", "shape"])
+def test_forecasts_are_whole(form: str):
+    baseline, test = fitted(small(form=form, calendar=True, refit=True)), all_debuts().of_split("test")
+    for observed in (0, 2):
+        assert_forecasts_are_whole(baseline.forecast(test, observed), test, observed)
+    assert baseline.forecast(test, 1) is None
+
+
+def test_the_same_data_give_the_same_forecasts():
+    test = all_debuts().of_split("test")
+    one, other = (fitted(small(observed=(2,))).forecast(test, 2) for _ in range(2))
+    assert same(one, other, 2)
+
+
+@pytest.mark.parametrize("observed", [0, 2])
+def test_nothing_after_the_cut_off_moves_boosted_forecasts(observed: int):
+    assert_the_future_moves_nothing(lambda dataset: small(observed=(observed,), form="shape"), observed)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_boosted_trees_learn_nothing_from_test_songs(refit: bool):
+    assert_test_songs_teach_nothing(lambda dataset: small(observed=(1,), form="shape", refit=refit), 1)
+
+
+def test_what_is_not_yet_observed_is_not_read():
+    debuts = all_debuts()
+    hidden = taken(debuts.curves, np.arange(len(debuts.rows)))
+    for values in (hidden.streams, hidden.rank, hidden.lowest):
+        values[:, 2:] = 7.0
+    hidden.state[:, 2:] = 0
+    hidden.charted[:, 2:] = True
+    covariates = covariates_of(small_charts())
+    seen = features_of(debuts, covariates, 2, calendar=True)
+    np.testing.assert_array_equal(seen, features_of(replace(debuts, curves=hidden), covariates, 2, calendar=True))
+    assert not np.array_equal(seen, features_of(replace(debuts, curves=hidden), covariates, 3)[:, : seen.shape[1]])
+
+
+def test_when_a_song_was_released_is_no_feature():
+    debuts = all_debuts()
+    moved = replace(debuts, rows=debuts.rows.assign(release_date=np.datetime64("NaT", "s"), track_id="x"))
+    baseline = fitted(small(observed=(2,), form="shape"))
+    assert same(baseline.forecast(debuts, 2), baseline.forecast(moved, 2), 2)
+
+
+def test_seen_weeks_tell_trees_more():
+    debuts = all_debuts()
+    known = np.isfinite(debuts.curves.chart_observed()).all(axis=1)
+    test = debuts.chosen(known & debuts.rows["split"].eq("test").to_numpy())
+    baseline = fitted(small(observed=(0, 4), rounds=60))
+    true = np.log1p(test.curves.chart_observed()[:, 4:])
+    errors = [np.abs(np.log1p(baseline.forecast(test, observed).curve[:, 4:]) - true).mean() for observed in (0, 4)]
+    assert errors[1] < 0.75 * errors[0]
+
+
+def test_groups_that_are_left_out_change_what_is_known():
+    debuts, covariates = all_debuts(), covariates_of(small_charts())
+    widths = [
+        features_of(debuts, replace(covariates, groups=groups), 0).shape[1]
+        for groups in (("state",), ("state", "artist"), ("state", "artist", "regions"))
+    ]
+    assert widths == [2 + 10, 2 + 10 + 27 + 26, 2 + 10 + 27 + 12 + 26]
+    assert fitted(small(observed=(), groups=("state",))).covariates.groups == ("state",)
+
+
+def test_a_record_counts_what_was_known_of_other_songs():
+    place = {name: number for number, name in enumerate(LIFE_FEATURES)}
+    lives = np.zeros((2, 3, len(LIFE_FEATURES)), np.float32)
+    # A song that has run its course, one that is charting since three weeks, and a slot with nobody in it.
+    lives[0, 0, [place["total"], place["debut"], place["last"], place["on_chart"], place["log_age"]]] = [
+        0.9,
+        0.2,
+        0.5,
+        1.0,
+        np.log1p(3),
+    ]
+    lives[0, 1, [place["total"], place["debut"], place["peak"], place["length"], place["log_age"]]] = [
+        1.5,
+        0.4,
+        0.8,
+        np.log1p(7),
+        np.log1p(20),
+    ]
+    known = np.array([[True, True, False], [False, False, False]])
+    record = np.column_stack(_record(lives, known, 8))
+    expected = [2, 1, 1.5, 1.5, 1.5, 0.3, 0.8, 1, np.log10(1 + 10**0.5), 3, 7, 1.5, 0.2]
+    np.testing.assert_allclose(record[0], expected, rtol=1e-5)
+    assert np.nan_to_num(record[1]).sum() == 0
+    assert np.isnan(record[1][[2, 3, 4, 5, 6, 9, 10, 11, 12]]).all()
+
+
+def test_a_weekly_shape_depends_on_the_total_and_sums_to_one():
+    short, long = np.tile([1.0, 0.0, 0.0, 0.0], (60, 1)), np.tile([40.0, 30.0, 20.0, 10.0], (60, 1))
+    shape = WeeklyShape(np.concatenate([short, long, np.zeros((9, 4))]))
+    found = shape(np.log10(1 + np.array([1.0, 100.0, 10.0])))
+    np.testing.assert_allclose(found[0], [1, 0, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(found[1], [0.4, 0.3, 0.2, 0.1], atol=1e-9)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert 0.4 < found[2, 0] < 1
+    np.testing.assert_allclose(WeeklyShape(np.zeros((3, HORIZON)))(np.zeros(1)), 1 / HORIZON)
+
+
+def test_a_missing_lightgbm_is_named(monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name == "lightgbm":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"pip install 'mp3model\[boosted\]'"):
+        fitted(Boosted())
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(InputError, match="'tree' is not known"):
+        Boosted(form="tree")
