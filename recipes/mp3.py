@@ -285,7 +285,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model")
         remember_songs(folder / "model", dataset, train, *embeddings)
-    close(dataset, forecaster, train, validation, test, folder, accelerator)
+    close(dataset, forecaster, train, validation, held_out, test, folder, accelerator)
 
 
 def configuration(dataset: DatasetFolder) -> MP3Config:
@@ -563,15 +563,16 @@ def close(
     forecaster: PathForecaster,
     train: Debuts,
     validation: Debuts,
+    held_out: Debuts,
     test: Debuts,
     folder: Path,
     accelerator: Accelerator,
 ) -> None:
-    """Scores on validation and test, the floors beside them, the closing table and report.json."""
+    """Scores on test and on the validation songs that did not stop the training, floors, closing table, report.json."""
     asked = [observed for observed in train_arguments.observed if observed < forecaster.model.config.horizon]
     floors = [make_baseline(name, dataset).fit(train, validation, forecaster.covariates) for name in FLOORS]
     report: dict[str, Any] = {}
-    for split, debuts in (("validation", validation), ("test", test)):
+    for split, debuts in (("validation", held_out), ("test", test)):
         for observed in asked if len(debuts) else []:
             paths = forecaster.paths(debuts, observed)
             if not accelerator.is_main_process:
