@@ -296,13 +296,18 @@ def audited(forecaster: PathForecaster, dataset: DatasetFolder, asked: Debuts, a
     config = forecaster.model.config
 
     def forecast(given: DatasetFolder, rows: pd.DataFrame) -> np.ndarray:
+        if given is dataset:
+            return numbers(forecaster, given, rows)
         history = History(given, config.scales)
         covariates = Covariates(
             list(config.regions), config.frequency, config.horizon, tuple(config.covariates), history.states, history
         )
         # What was heard has no date, so the hearing and its memory stay.
         again = replace(forecaster, covariates=covariates, rank_curves=RankCurves.of(given))
-        paths = again.of_rows(described(forecaster, given, rows), rows)
+        return numbers(again, given, rows)
+
+    def numbers(asking: PathForecaster, given: DatasetFolder, rows: pd.DataFrame) -> np.ndarray:
+        paths = asking.of_rows(described(asking, given, rows), rows)
         return np.concatenate([paths.streams.reshape(len(rows), -1), paths.debut_rank], axis=1)
 
     sample = sample_of(asked.rows, asked_for, dataset.frequency, arguments.audit_days, arguments.audit_each)
@@ -320,6 +325,8 @@ def audited(forecaster: PathForecaster, dataset: DatasetFolder, asked: Debuts, a
             f"{worst['region']} with {worst['observed']} observed periods as of {worst['cutoff'].date()}, by "
             f"{worst['difference']:g} streams"
         )
+    if left:
+        summary += f" (--audit_days {arguments.audit_days} left out {len(left)} pairs of observed periods and region)"
     # JSON has no infinity: null stands for a number that became none.
     rows = table.assign(cutoff=table["cutoff"].dt.strftime("%Y-%m-%d"))
     return {

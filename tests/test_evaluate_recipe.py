@@ -111,7 +111,7 @@ from mp3model.model.covariates import Covariates
 honest = Covariates.gather
 def leaky(self, rows, curves=None):
     batch = honest(self, rows, curves)
-    return batch | {"static": batch["static"] + len(self.history.lives.debut)}
+    return batch | {"floor": batch["floor"] * (1 + 1e-6 * len(self.history.lives.debut))}
 Covariates.gather = leaky
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
@@ -120,6 +120,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 @pytest.mark.slow
 def test_a_model_whose_inputs_look_ahead_fails_the_audit(data, model, tmp_path):
     words = ["--data", data, "--model", model, "--observed", 0, "--paths", 8, "--baselines", "none", "--audit"]
+    words += ["--audit_days", 1]
     recipe = ROOT / "recipes" / "evaluate.py"
     command = [sys.executable, "-c", LEAK, *map(str, [recipe, *words, "--output_dir", tmp_path / "r"])]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=120)

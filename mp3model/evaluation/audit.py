@@ -109,9 +109,8 @@ def sample_of(
     chosen: list[object] = []
     of_day = {day: set(names) for day, names in pair.groupby(every["cutoff"], sort=True)}
     while of_day and len(chosen) < days:
-        best = max(of_day, key=lambda day: len(of_day[day] - reached))
-        if not of_day[best] - reached:
-            break
+        # Pairs not yet reached first; then days that ask about many at once.
+        best = max(of_day, key=lambda day: (len(of_day[day] - reached), len(of_day[day])))
         chosen.append(best)
         reached |= of_day.pop(best)
     found = every[every["cutoff"].isin(chosen)].groupby(["cutoff", "observed", "region"], sort=True).head(each)

@@ -42,7 +42,7 @@ def write_pictures(report: Mapping[str, Any], folder: Path) -> list[str]:
     drawn = {
         "leaderboard": leaderboard_picture(report, styles),
         "error_by_observed": observed_picture(report, styles),
-        "error_by_region": slice_picture(slices, "region", "region, by error", leader, styles, ordered=False),
+        "error_by_region": slice_picture(slices, "region", "region", leader, styles, ordered=False),
         "error_by_decile": slice_picture(slices, "decile", "decile of streams within the region", leader, styles),
         "error_by_month": slice_picture(slices, "month", "month of debut", leader, styles),
         "slices": slice_picture(slices, "kind", "", leader, styles, ordered=False),

@@ -25,7 +25,6 @@ from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import History
 from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
 
-
 CALIBRATION_ROWS = 3000
 
 
