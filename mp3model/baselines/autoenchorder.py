@@ -3,9 +3,9 @@
 Source: Autoen-chorder (2023): VGGish embeddings, 128 numbers per 0.96 s, through an LSTM autoencoder on packed
 sequences (code of 20), beside an autoencoder on HitMusicNet's descriptors (code of 20); the joined 40 through 7 to 12
 dense layers, Xavier's uniform weights, biases .1; songs weighted by exp(((t − mean) / (α · sd))² / β), α = β = 2.
-VGGish's weights are not here: any extractor of 128 numbers a frame stands in, by default `frame_statistics`, the means
-and deviations of 64 log-mel bands per 0.96 s. Not stated, so ours: the layers' width (40), ReLU, Adam and its rates, the
-descriptor autoencoder's inner layers, and the decoder, which sees the code at every frame.
+VGGish's weights are not here: any extractor of 128 numbers a frame stands in; ours is `frame_statistics`, means and
+deviations of 64 log-mel bands per 0.96 s. Not stated, so ours: the layers' width (40), ReLU, Adam and its rates,
+standardised targets, the descriptor autoencoder's inner layers, and the decoder, which sees the code at every frame.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Autoenchorder:
     def predict(self, inputs: Inputs) -> np.ndarray:
         """(n,) popularities in the targets' unit; inputs as in `fit`."""
         out = self.network(self.codes(inputs))[:, 0]
-        return (out * self.target_deviation + self.target_mean).double().numpy()
+        return (out * self.target_deviation + self.target_mean).numpy()
 
     @torch.no_grad()
     def codes(self, inputs: Inputs) -> Tensor:
@@ -240,7 +240,7 @@ class Autoenchorder:
             weights = outlier_weights(
                 targets, float(self.target_mean), float(self.target_deviation), self.alpha, self.beta
             )
-        return [self.codes(inputs), (targets - self.target_mean) / self.target_deviation, weights]
+        return [self.codes(inputs), ((targets - self.target_mean) / self.target_deviation).float(), weights.float()]
 
 
 def _weighted_error(network: nn.Module, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

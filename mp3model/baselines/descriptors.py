@@ -1,7 +1,7 @@
 """A clip in, the 207 low-level descriptors of HitMusicNet out: spectral shape, harmony and noisiness as clip means.
 
-Source of the list: Martín-Gutiérrez et al., HitMusicNet, IEEE Access 8 (2020). It states neither rate nor frames nor the
-shares of its roll-offs: ours are 16 kHz, Hann windows of 128 ms every 32 ms that lie within the clip, 1 % and 99 %.
+Source of the list: Martín-Gutiérrez et al., HitMusicNet, IEEE Access 8 (2020). It states no rate, frames or shares
+of its roll-offs: ours are 16 kHz, Hann windows of 128 ms every 32 ms that lie within the clip, 1 % and 99 %.
 With x a frame, X its spectrum, f the bins' frequencies and a = |X| / Σ|X|, each the mean over the clip's frames:
 
 - `mel_*`: power in 128 Slaney bands of unit area, averaged over the clip, then in dB; the average of the decibels
@@ -20,6 +20,7 @@ A silent frame has no shares: its chroma, tonnetz, centroid, bandwidth, roll-off
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -152,7 +153,7 @@ def _contrast(magnitude: np.ndarray) -> np.ndarray:
     """(frames, 1025) → (7,)."""
     frequency = np.fft.rfftfreq(WINDOW, 1 / RATE)
     result = []
-    for low, high in zip(CONTRAST_EDGES[:-1], CONTRAST_EDGES[1:], strict=True):
+    for low, high in itertools.pairwise(CONTRAST_EDGES):
         first, last = np.searchsorted(frequency, [low, high])
         count = max(1, round(_CONTRAST_SHARE * (last - first)))
         band = np.partition(magnitude[:, first:last], [count - 1, last - first - count], axis=1)

@@ -10,6 +10,7 @@ training rows only, and every fit starts from new weights. `ByRegion` and `train
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ class Autoencoder(nn.Module):
 
 def _dense(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for narrow, wide in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(narrow, wide), nn.ReLU()]
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
         if dropout:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
@@ -248,7 +249,7 @@ class HitMusicNet:
         out = self._out(inputs)
         if self.thresholds is not None:
             return out.argmax(dim=1).numpy()
-        return self.target_scale.back(torch.sigmoid(out[:, 0])).double().numpy()
+        return self.target_scale.back(torch.sigmoid(out[:, 0])).numpy()
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """(n, d) → (n, 3) probabilities of the classes.
@@ -272,7 +273,7 @@ class HitMusicNet:
 
     def _targets(self, values: Tensor) -> Tensor:
         if self.thresholds is None:
-            return self.target_scale(values)
+            return self.target_scale(values).float()
         return torch.from_numpy(classes_of(values.numpy(), self.thresholds))
 
     def _objective(self, network: nn.Module, codes: Tensor, targets: Tensor) -> Tensor:
@@ -295,11 +296,14 @@ def checked_rows(values: np.ndarray, name: str, sides: int) -> Tensor:
 
 
 def checked_targets(values: np.ndarray, rows: int) -> Tensor:
-    """(rows,) finite targets as float32."""
-    targets = checked_rows(values, "targets", 1)
-    if len(targets) != rows:
-        raise InputError(f"{len(targets)} targets are given for {rows} rows of inputs; give one a row")
-    return targets
+    """(rows,) finite targets as float64: classes part at thresholds that float32 would round."""
+    targets = np.array(values, dtype=np.float64)  # a copy: torch takes no read-only memory
+    if targets.shape != (rows,):
+        raise InputError(f"targets have shape {targets.shape} for {rows} rows of inputs; give one a row")
+    if not np.isfinite(targets).all():
+        row = int(np.flatnonzero(~np.isfinite(targets))[0])
+        raise InputError(f"the target of row {row} is {targets[row]}; leave the song out")
+    return torch.from_numpy(targets)
 
 
 class System(Protocol):
@@ -368,7 +372,7 @@ class ByRegion:
         values = rows.groupby("song_id")[target].mean()
         return self._inputs(values.index), values.to_numpy(dtype=float)
 
-    def _inputs(self, song_ids: Sequence[str]) -> Any:
+    def _inputs(self, song_ids: pd.Index | pd.Series) -> Any:
         places = self.songs.get_indexer(pd.Index(song_ids))
         if (places < 0).any():
             song = pd.Index(song_ids)[places < 0][0]
