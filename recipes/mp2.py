@@ -10,16 +10,13 @@ RUN/model, RUN/metrics.jsonl, RUN/report.json, RUN/predicted_against_true.png an
 from __future__ import annotations
 
 import copy
-import json
-import shutil
-import subprocess
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
+from mp3model.files import InputError, errors_in_one_line, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
 
 # A loader's worker that is spawned, as on macOS, reads this file again under the second name.
@@ -92,7 +89,7 @@ class TrainArguments:
     output_dir: str = field(default="runs/mp2", metadata={"help": "Run folder."})
     resume: bool = field(default=False, metadata={"help": "Go on from the run folder's newest checkpoint."})
     seed: int = field(default=0, metadata={"help": "Weights, order, augmentation and dropout follow from it."})
-    epochs: int = field(default=32, metadata={"help": "Passes over the training songs at most."})
+    epochs: int = field(default=24, metadata={"help": "Passes over the training songs at most."})
     batch_size: int = field(default=16, metadata={"help": "Songs a process and part."})
     accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak rate."})
@@ -152,7 +149,7 @@ from mp3model.model.encoder import AST  # noqa: E402
 from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
 from mp3model.tables.curves import popularity_targets  # noqa: E402
-from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
+from mp3model.tables.folder import DatasetFolder  # noqa: E402
 from mp3model.tables.splits import make_splits  # noqa: E402
 from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import (  # noqa: E402
@@ -164,6 +161,7 @@ from mp3model.training.batches import (  # noqa: E402
     songs_of_split,
     target_statistics,
 )
+from mp3model.training.runs import check_bounds, claim_folder, read_or_make  # noqa: E402
 
 # Beyond this the test split speaks for itself; below it every song is tested on, by artist.
 SMALL_TEST = 30
@@ -196,34 +194,19 @@ TABLE, PICTURE = "table.txt", "predicted_against_true.png"
 
 def check_arguments() -> None:
     """Refuses numbers that no run can use before anything is made."""
-    for arguments, name, lowest, highest in (
-        (train_arguments, "epochs", 1, None),
-        (train_arguments, "batch_size", 1, None),
-        (train_arguments, "accumulation", 1, None),
-        (train_arguments, "evaluate_every", 1, None),
-        (train_arguments, "windows", 1, None),
-        (train_arguments, "log_every", 1, None),
-        (train_arguments, "patience", 1, None),
-        (train_arguments, "learning_rate", 0, None),
-        (train_arguments, "warmup", 0, 1),
-        (train_arguments, "ema", 0, 0.99999),
-        (train_arguments, "mixup", 0, 1),
-        (train_arguments, "gain", 0, None),
-        (train_arguments, "shift", 0, None),
-        (data_arguments, "loader_workers", 0, None),
-        (model_arguments, "dropout", 0, 0.9),
-        (model_arguments, "head_dropout", 0, 0.9),
-        (model_arguments, "drop_path", 0, 0.9),
-        (model_arguments, "patch_drop", 0, 0.9),
-        (model_arguments, "stem_overlap", 1, None),
-        (model_arguments, "stem_blocks", 0, None),
-    ):
-        value = getattr(arguments, name)
-        if value is None:
-            continue
-        if not value >= lowest or (highest is not None and value > highest):
-            bounds = f"at least {lowest}" + (f" and at most {highest}" if highest is not None else "")
-            raise InputError(f"--{name} {value}: it must be {bounds}")
+    whole = ("epochs", "batch_size", "accumulation", "evaluate_every", "windows", "log_every", "patience")
+    check_bounds(
+        train_arguments,
+        dict.fromkeys(whole, (1, None))
+        | {"learning_rate": (0, None), "warmup": (0, 1), "ema": (0, 0.99999), "mixup": (0, 1)}
+        | {"gain": (0, None), "shift": (0, None)},
+    )
+    check_bounds(data_arguments, {"loader_workers": (0, None)})
+    check_bounds(
+        model_arguments,
+        dict.fromkeys(("dropout", "head_dropout", "drop_path", "patch_drop"), (0, 0.9))
+        | {"stem_overlap": (1, None), "stem_blocks": (0, None)},
+    )
     if train_arguments.precision not in (None, "no", "bf16", "fp16"):
         raise InputError(f"--precision {train_arguments.precision} is none of no, bf16, fp16")
 
@@ -243,51 +226,18 @@ def main() -> None:
         if train_arguments.resume and (folder / "report.json").is_file():
             accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
             return
-        claim_folder(folder, accelerator)
-        dataset, bank = read_data(folder, accelerator)
+        arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
+        claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
+        dataset = read_or_make(
+            data_arguments.data, data_arguments.songs, data_arguments.market_seed, folder, accelerator
+        )
+        if dataset.previews is None:
+            raise InputError(
+                f"{dataset.path}: no previews.parquet, so no audio; build it with python -m data_prep.build_bank"
+            )
         accelerator.init_trackers("mp2")
-        run(dataset, bank, folder, accelerator)
+        run(dataset, AudioBank(dataset.path), folder, accelerator)
     accelerator.end_training()
-
-
-def claim_folder(folder: Path, accelerator: Accelerator) -> None:
-    """Records the run's arguments; never writes over another run, nor goes on with other arguments than at first."""
-    record = folder / "arguments.json"
-    now = arguments_as_dict(data_arguments, model_arguments, train_arguments)
-    used = (folder / "report.json").exists() or any(folder.glob("**/checkpoint-*"))
-    before = json.loads(record.read_text()) if record.is_file() else now
-    accelerator.wait_for_everyone()
-    if used and not train_arguments.resume:
-        raise InputError(f"{folder} holds another run; go on with --resume, or name another --output_dir")
-    changed = [name for name in now if now[name] != before.get(name) and name not in MAY_CHANGE]
-    if used and changed:
-        name = changed[0]
-        raise InputError(f"--{name} {now[name]}: {folder} was begun with {before.get(name)}; resume with the same")
-    if accelerator.is_main_process:
-        write_json(record, now)
-
-
-def read_data(folder: Path, accelerator: Accelerator) -> tuple[DatasetFolder, AudioBank]:
-    """The dataset folder named, or the simulated market, made once beside the run folder."""
-    path = data_arguments.data
-    if path is None:
-        path = str(folder.parent / f"market-{data_arguments.songs}-{data_arguments.market_seed}")
-        if accelerator.is_main_process and not Path(path).exists():
-            print(f"simulated market: {data_arguments.songs} songs, rendered into {path}", flush=True)
-            # Rendered beside its place: a market that was interrupted is never taken for a whole one.
-            part = Path(f"{path}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            # In a process of its own: its workers would otherwise start by reading this file.
-            words = ["--songs", str(data_arguments.songs), "--seed", str(data_arguments.market_seed)]
-            made = subprocess.run([sys.executable, "-m", "data_prep.market", "--out", str(part), *words], check=False)
-            if made.returncode:
-                raise InputError(f"no simulated market: python -m data_prep.market {' '.join(words)} failed, see above")
-            part.rename(path)
-        accelerator.wait_for_everyone()
-    dataset = read_dataset(path)
-    if dataset.previews is None:
-        raise InputError(f"{path}: no previews.parquet, so no audio; build it with python -m data_prep.build_bank")
-    return dataset, AudioBank(path)
 
 
 def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Accelerator) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,20 @@ from mp3model.files import InputError, write_json
 from mp3model.tables.folder import DatasetFolder, read_dataset
 
 
-def check_bounds(arguments: Any, bounds: dict[str, tuple[float, float | None]]) -> None:
+def check_bounds(arguments: Any, bounds: Mapping[str, tuple[float, float | None]]) -> None:
     """Refuses numbers that no run can use before anything is made.
 
     Args:
         arguments: A dataclass of options.
-        bounds: Option → smallest and largest value, None for no largest.
+        bounds: Option → smallest and largest value, None for no largest. An option that was not given is passed over.
 
     Raises:
         InputError: Names the option, its value and the bounds.
     """
     for name, (lowest, highest) in bounds.items():
         value = getattr(arguments, name)
+        if value is None:
+            continue
         if not value >= lowest or (highest is not None and value > highest):
             most = f" and at most {highest}" if highest is not None else ""
             raise InputError(f"--{name} {value}: it must be at least {lowest}{most}")
