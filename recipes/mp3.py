@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -102,6 +103,10 @@ class TrainArguments:
     observed: list[int] = field(default_factory=lambda: [0, 1, 2, 4], metadata={"help": "Observed periods to score."})
     paths: int = field(default=128, metadata={"help": "Paths a forecast in calibration and scoring."})
     calibrate: bool = field(default=True, metadata={"help": "Map paths so that their intervals cover what they say."})
+    refit: bool = field(
+        default=False,
+        metadata={"help": "After validation has chosen epochs and map, learn again from training and validation."},
+    )
     log_every: int = field(default=10, metadata={"help": "Steps between lines in metrics.jsonl."})
     tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
 
@@ -124,6 +129,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from mp3model.audio.augment import SpecAugment, WaveformAugment  # noqa: E402
 from mp3model.audio.bank import AudioBank  # noqa: E402
+from mp3model.baselines.interface import CurveBaseline  # noqa: E402
 from mp3model.baselines.registry import make_baseline  # noqa: E402
 from mp3model.config import MP3Config  # noqa: E402
 from mp3model.evaluation.accuracy import CurveForecasts  # noqa: E402
@@ -266,7 +272,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     with torch.no_grad():
         model.context.mean.copy_(torch.tensor(statistics["mean"]))
         model.context.std.copy_(torch.tensor(statistics["std"]))
-    model = fit(model, train, validation.of_kept_songs(stopping), covariates, hearing, folder, accelerator)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    model, epochs = fit(model, train, validation.of_kept_songs(stopping), covariates, hearing, folder, accelerator)
     forecaster = PathForecaster(
         model,
         covariates,
@@ -281,11 +288,22 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     model.config.shared_luck = shared_luck(forecaster, held_out)
     if train_arguments.calibrate:
         model.config.calibration = fit_calibration(forecaster, held_out, train_arguments.observed).to_dict()
+    report: dict[str, Any] = {}
+    add_split(report, "validation", dataset, forecaster, held_out, accelerator)
+    if train_arguments.refit:
+        # The map and the shared luck stay those that songs held out have given.
+        model.load_state_dict(start)
+        both = debuts.of_split("train", "validation")
+        accelerator.print(f"once more from {len(both)} songs ({len(both.rows)} debuts), {epochs} epoch(s)")
+        model, _ = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
+        forecaster = replace(forecaster, model=model, _heard={})
     embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model")
         remember_songs(folder / "model", dataset, train, *embeddings)
-    close(dataset, forecaster, train, validation, held_out, test, folder, accelerator)
+    floors = [make_baseline(name, dataset).fit(train, validation, covariates) for name in FLOORS]
+    add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
+    close(report, dataset, model, folder, accelerator)
 
 
 def configuration(dataset: DatasetFolder) -> MP3Config:
@@ -338,14 +356,19 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
 def fit(
     model: MP3Model,
     train: Debuts,
-    stopping: Debuts,
+    stopping: Debuts | None,
     covariates: Covariates,
     hearing: Hearing | None,
     folder: Path,
     accelerator: Accelerator,
-) -> MP3Model:
-    """Trains the model and gives it back with the weights that did best on the songs that stop it early."""
+    last_epoch: int | None = None,
+) -> tuple[MP3Model, int]:
+    """Trains the model; gives it with the weights that did best on the songs that stop it, and after how many epochs.
+
+    Without such songs it trains to the end of `last_epoch`, on the schedule of all epochs, and those weights count.
+    """
     arguments, device, config = train_arguments, accelerator.device, model.config
+    last_epoch = arguments.epochs if last_epoch is None else last_epoch
     model = model.to(device)
     stored = model_arguments.audio == "stored"
     clips = None
@@ -425,8 +448,8 @@ def fit(
     progress = tqdm(
         total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process
     )
-    for epoch in range(first_epoch, arguments.epochs):
-        if epoch - best_epoch >= arguments.patience:
+    for epoch in range(first_epoch, last_epoch):
+        if epoch - best_epoch >= arguments.patience and stopping is not None:
             break
         batches.start(epoch)
         learner.train()
@@ -468,18 +491,21 @@ def fit(
                 began, losses = time.perf_counter(), []
         done = epoch + 1
         judged.eval()
-        if hearing is not None and ("stopping" not in heard or model_arguments.audio == "finetune"):
-            heard["stopping"] = hearing.listen(judged, stopping.songs, accelerator)
-        errors = {
-            observed: validation_loss(judged, stopping, covariates, hearing, heard.get("stopping"), observed)
-            for observed in arguments.observed
-        }
-        error = float(np.mean(list(errors.values())))
-        log.write(
-            done * batches.steps,
-            {"validation_loss": error, "epoch": done} | {f"validation_loss_{k}": value for k, value in errors.items()},
-        )
-        if error < best:
+        error = 0.0
+        if stopping is not None:
+            if hearing is not None and ("stopping" not in heard or model_arguments.audio == "finetune"):
+                heard["stopping"] = hearing.listen(judged, stopping.songs, accelerator)
+            errors = {
+                observed: validation_loss(judged, stopping, covariates, hearing, heard.get("stopping"), observed)
+                for observed in arguments.observed
+            }
+            error = float(np.mean(list(errors.values())))
+            log.write(
+                done * batches.steps,
+                {"validation_loss": error, "epoch": done}
+                | {f"validation_loss_{k}": value for k, value in errors.items()},
+            )
+        if stopping is None or error < best:
             best, best_epoch = error, done
             best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
         if accelerator.is_main_process:
@@ -492,10 +518,11 @@ def fit(
             )
         accelerator.wait_for_everyone()
     progress.close()
-    accelerator.print(f"best validation loss {best:.4f} after epoch {best_epoch}")
+    if stopping is not None:
+        accelerator.print(f"best validation loss {best:.4f} after epoch {best_epoch}")
     model.load_state_dict(best_weights)
     accelerator.free_memory(learner, optimizer)
-    return model.eval()
+    return model.eval(), best_epoch
 
 
 def validation_loss(
@@ -558,38 +585,42 @@ def remember_songs(
     )
 
 
-def close(
+def add_split(
+    report: dict[str, Any],
+    split: str,
     dataset: DatasetFolder,
     forecaster: PathForecaster,
-    train: Debuts,
-    validation: Debuts,
-    held_out: Debuts,
-    test: Debuts,
-    folder: Path,
+    debuts: Debuts,
     accelerator: Accelerator,
+    floors: Sequence[CurveBaseline] = (),
+    train: Debuts | None = None,
 ) -> None:
-    """Scores on test and on the validation songs that did not stop the training, floors, closing table, report.json."""
-    asked = [observed for observed in train_arguments.observed if observed < forecaster.model.config.horizon]
-    floors = [make_baseline(name, dataset).fit(train, validation, forecaster.covariates) for name in FLOORS]
-    report: dict[str, Any] = {}
-    for split, debuts in (("validation", held_out), ("test", test)):
-        for observed in asked if len(debuts) else []:
-            paths = forecaster.paths(debuts, observed)
-            if not accelerator.is_main_process:
-                continue
-            rivals = {floor.name: floor.forecast(debuts, observed) for floor in floors} if split == "test" else {}
-            truth, forecasts = truth_of(debuts.rows, debuts.curves), paths.forecasts()
-            add_scores(report, split, observed, truth, forecasts, rivals, train_arguments.seed)
-            report[split][target_name(observed)]["calibration"] = calibration_of(
-                paths.streams[:, :, observed:].sum(axis=2),
-                truth.streams[:, observed:].sum(axis=1),
-                truth.region,
-                train_arguments.seed,
-            )
-            if observed == 0 and split == "test":
-                add_oracle(report, dataset, debuts, forecasts, train)
+    """Scores of one split at each number of observed periods, beside floors; with `train`, a market's skill too."""
+    for observed in train_arguments.observed if len(debuts) else []:
+        if observed >= forecaster.model.config.horizon:
+            continue
+        paths = forecaster.paths(debuts, observed)
+        if not accelerator.is_main_process:
+            continue
+        rivals = {floor.name: floor.forecast(debuts, observed) for floor in floors}
+        truth, forecasts = truth_of(debuts.rows, debuts.curves), paths.forecasts()
+        add_scores(report, split, observed, truth, forecasts, rivals, train_arguments.seed)
+        report[split][target_name(observed)]["calibration"] = calibration_of(
+            paths.streams[:, :, observed:].sum(axis=2),
+            truth.streams[:, observed:].sum(axis=1),
+            truth.region,
+            train_arguments.seed,
+        )
+        if observed == 0 and train is not None:
+            add_oracle(report, dataset, debuts, forecasts, train)
+
+
+def close(
+    report: dict[str, Any], dataset: DatasetFolder, model: MP3Model, folder: Path, accelerator: Accelerator
+) -> None:
+    """The closing table and report.json."""
     if accelerator.is_main_process:
-        report |= {"data": str(dataset.path), "shared_luck": forecaster.model.config.shared_luck}
+        report |= {"data": str(dataset.path), "shared_luck": model.config.shared_luck}
         table = curve_table(report, "test", "MP3")
         with written_whole(folder / TABLE) as path:
             path.write_text(table + "\n")

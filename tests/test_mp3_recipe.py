@@ -102,8 +102,9 @@ def test_resuming_a_finished_run_prints_its_table_again_and_another_run_is_never
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_weights(market, tmp_path):
-    words = ["--data", market, *SMALL, "--epochs", "4"]
+@pytest.mark.parametrize(("options", "place"), [([], "."), (["--refit"], "refit")])
+def test_a_killed_run_goes_on_to_the_same_weights(options, place, market, tmp_path):
+    words = ["--data", market, *SMALL, "--epochs", "4", *options]
     run("mp3", *words, "--output_dir", tmp_path / "whole")
     stopped = tmp_path / "stopped"
     process = subprocess.Popen(
@@ -113,7 +114,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(market, tmp_path):
         env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 120
-    while not any(stopped.glob("checkpoint-*")) and time.monotonic() < deadline:
+    while not any((stopped / place).glob("checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -121,7 +122,23 @@ def test_a_killed_run_goes_on_to_the_same_weights(market, tmp_path):
     assert "going on from" in run("mp3", *words, "--output_dir", stopped, "--resume").stdout
     whole, again = (load_file(path / "model" / "model.safetensors") for path in (tmp_path / "whole", stopped))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    assert losses(tmp_path / "whole") == losses(stopped)
+    assert losses(tmp_path / "whole" / place) == losses(stopped / place)
+
+
+@pytest.mark.slow
+def test_a_refit_learns_from_validation_too_and_keeps_the_map_of_songs_held_out(market, tmp_path):
+    words = ["--data", market, *SMALL, "--epochs", "2"]
+    once = run("mp3", *words, "--output_dir", tmp_path / "once").stdout
+    twice = run("mp3", *words, "--output_dir", tmp_path / "twice", "--refit").stdout
+    assert "once more from" in twice and "once more from" not in once
+    configs = [json.loads((tmp_path / name / "model" / "config.json").read_text()) for name in ("once", "twice")]
+    assert configs[0]["calibration"] == configs[1]["calibration"]
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("once", "twice")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("once", "twice")]
+    # Validation is scored before it is learnt from.
+    assert reports[0]["validation"] == reports[1]["validation"]
+    assert reports[0]["test"]["total"]["crps"] != reports[1]["test"]["total"]["crps"]
 
 
 @pytest.mark.slow
