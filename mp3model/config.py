@@ -91,6 +91,7 @@ class MP3Config(PreTrainedConfig):
         rank_curves: region → streams by rank on its last chart.
         shared_luck: Correlation between regions of what is left to chance, in the first and in later periods.
         calibration: The map applied to paths (`PathCalibration.to_dict`), or None.
+        pool: Observed periods → weight of the boosted trees that are stored with the model, or None without them.
         stem_overlap: Looks a patch along frequency before they are joined; 1 is AST's projection.
         stem_blocks: Residual convolutions over the grid of patches before the transformer's blocks; 0 is AST.
         pooling: `tokens` (region tokens alone) or `statistics` (with the patches' mean and deviation).
@@ -151,6 +152,7 @@ class MP3Config(PreTrainedConfig):
     rank_curves: dict[str, Any] | None = None
     shared_luck: list[float] | tuple[float, float] = (0.0, 0.0)
     calibration: dict[str, Any] | None = None
+    pool: dict[str, float] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(set(kwargs) - _TRANSFORMERS_KEYS)

@@ -103,6 +103,10 @@ class TrainArguments:
     observed: list[int] = field(default_factory=lambda: [0, 1, 2, 4], metadata={"help": "Observed periods to score."})
     paths: int = field(default=128, metadata={"help": "Paths a forecast in calibration and scoring."})
     calibrate: bool = field(default=True, metadata={"help": "Map paths so that their intervals cover what they say."})
+    boosted: bool = field(
+        default=False,
+        metadata={"help": "Pool the paths with boosted trees, by weights that songs held out choose; needs lightgbm."},
+    )
     refit: bool = field(
         default=False,
         metadata={"help": "After validation has chosen epochs and map, learn again from training and validation."},
@@ -129,6 +133,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from mp3model.audio.augment import SpecAugment, WaveformAugment  # noqa: E402
 from mp3model.audio.bank import AudioBank  # noqa: E402
+from mp3model.baselines.boosted import Boosted  # noqa: E402
 from mp3model.baselines.interface import CurveBaseline  # noqa: E402
 from mp3model.baselines.registry import make_baseline  # noqa: E402
 from mp3model.config import MP3Config  # noqa: E402
@@ -161,7 +166,14 @@ from mp3model.training.curves import (  # noqa: E402
     halves,
     whole_curve_batches,
 )
-from mp3model.training.forecasting import PathForecaster, fit_calibration, remember, shared_luck  # noqa: E402
+from mp3model.training.forecasting import (  # noqa: E402
+    BOOSTED,
+    PathForecaster,
+    fit_calibration,
+    pool_weights,
+    remember,
+    shared_luck,
+)
 from mp3model.training.runs import check_bounds, claim_folder, read_or_make  # noqa: E402
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
@@ -288,6 +300,11 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     model.config.shared_luck = shared_luck(forecaster, held_out)
     if train_arguments.calibrate:
         model.config.calibration = fit_calibration(forecaster, held_out, train_arguments.observed).to_dict()
+    if train_arguments.boosted:
+        trees = trees_of(config, train, validation.of_kept_songs(stopping), covariates, refit=False)
+        model.config.pool = pool_weights(forecaster, trees, held_out, train_arguments.observed)
+        accelerator.print(f"weight of the boosted trees by observed periods: {model.config.pool}")
+        forecaster = replace(forecaster, companion=trees)
     report: dict[str, Any] = {}
     add_split(report, "validation", dataset, forecaster, held_out, accelerator)
     if train_arguments.refit:
@@ -297,13 +314,25 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         accelerator.print(f"once more from {len(both)} songs ({len(both.rows)} debuts), {epochs} epoch(s)")
         model, _ = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
         forecaster = replace(forecaster, model=model, _heard={})
+    if train_arguments.boosted:
+        trees = trees_of(config, train, validation, covariates, train_arguments.refit)
+        forecaster = replace(forecaster, companion=trees)
     embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model")
         remember_songs(folder / "model", dataset, train, *embeddings)
+        if train_arguments.boosted:
+            trees.save(folder / "model" / BOOSTED)
     floors = [make_baseline(name, dataset).fit(train, validation, covariates) for name in FLOORS]
     add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
     close(report, dataset, model, folder, accelerator)
+
+
+def trees_of(config: MP3Config, train: Debuts, stopping: Debuts, covariates: Covariates, refit: bool) -> Boosted:
+    """Boosted trees on what the decoder is told, a total at a time; which weeks it comes in the paths know."""
+    observed = tuple(k for k in train_arguments.observed if k < config.horizon)
+    trees = Boosted("shape", tuple(config.covariates), refit=refit, observed=observed, seed=train_arguments.seed)
+    return trees.fit(train, stopping, covariates)
 
 
 def configuration(dataset: DatasetFolder) -> MP3Config:

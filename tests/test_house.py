@@ -26,9 +26,13 @@ FLOORS = {
     "recipes": 4,
 }
 MAY_IMPORT_THE_MODEL = {"mp3model.training", "mp3model.evaluation", "mp3model.baselines"}
-# Baselines give their forecasts in the form that scores read, training calibrates by what evaluation measures;
-# evaluation knows neither of them.
-FURTHER = {("mp3model.baselines", "mp3model.evaluation"), ("mp3model.training", "mp3model.evaluation")}
+# Baselines give their forecasts in the form that scores read, training calibrates by what evaluation measures and may
+# pool a model with boosted trees; evaluation knows neither of them, baselines know nothing of training.
+FURTHER = {
+    ("mp3model.baselines", "mp3model.evaluation"),
+    ("mp3model.training", "mp3model.evaluation"),
+    ("mp3model.training", "mp3model.baselines"),
+}
 
 
 def room_of(module: str) -> str | None:

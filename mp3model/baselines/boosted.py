@@ -8,8 +8,13 @@ a linear map of the same inputs gives: trees alone are poor at adding up many we
 
 from __future__ import annotations
 
+import gzip
+import json
 import warnings
+import zlib
+from copy import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +23,7 @@ import pandas as pd
 from mp3model.baselines.curve_floors import BINS, Known, complete_debuts, forecasts_of, known_of, log_sum
 from mp3model.baselines.parametric import ParametricCurve, log_uncut
 from mp3model.evaluation.accuracy import LEVELS, CurveForecasts
-from mp3model.files import InputError
+from mp3model.files import InputError, written_whole
 from mp3model.model.covariates import Covariates, only_observed
 from mp3model.tables.curves import OBSERVED, UNKNOWN, taken
 from mp3model.tables.debuts import Debuts, with_cutoff
@@ -142,6 +147,32 @@ class _Fitted:
     length: Any
     rank: Any
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; boosters as LightGBM writes them."""
+        return {
+            "quantiles": [booster.model_to_string() for booster in self.quantiles],
+            "weeks": [booster.model_to_string() for booster in self.weeks],
+            "shape": None if self.shape is None else [self.shape.centre.tolist(), self.shape.shares.tolist()],
+            "length": self.length.model_to_string(),
+            "rank": None if self.rank is None else self.rank.model_to_string(),
+        }
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> _Fitted:
+        """The inverse of `to_dict`."""
+        import lightgbm
+
+        def booster(text: str) -> Any:
+            return lightgbm.Booster(model_str=text)
+
+        return cls(
+            quantiles=[booster(text) for text in told["quantiles"]],
+            weeks=[booster(text) for text in told["weeks"]],
+            shape=None if told["shape"] is None else WeeklyShape.of(*told["shape"]),
+            length=booster(told["length"]),
+            rank=None if told["rank"] is None else booster(told["rank"]),
+        )
+
 
 class WeeklyShape:
     """Shares of the weeks in a total, which differ by its size: mean shares of training rows in equal-count bins."""
@@ -155,6 +186,14 @@ class WeeklyShape:
         parts = [part for part in parts if len(part)]
         self.centre = np.array([logs[part].mean() for part in parts])
         self.shares = np.array([curves[part].sum(axis=0) / curves[part].sum() for part in parts])
+
+    @classmethod
+    def of(cls, centre: list[float], shares: list[list[float]]) -> WeeklyShape:
+        """A shape that was learnt before: centres of the bins, and each bin's shares."""
+        shape = cls.__new__(cls)
+        shape.centre, shape.shares = np.array(centre), np.array(shares)
+        shape.periods = shape.shares.shape[1]
+        return shape
 
     def __call__(self, logs: np.ndarray) -> np.ndarray:
         """(n,) log10(1 + total) → (n, periods) shares that sum to 1."""
@@ -320,6 +359,50 @@ class Boosted:
             total=10 ** quantiles[:, 4] - 1,
             length=answer(fitted.length),
         )
+
+    def save(self, path: Path) -> None:
+        """Writes all it has learnt, without pickle: gzipped JSON in which boosters are LightGBM's text."""
+        told = {
+            "form": self.form,
+            "groups": list(self.groups),
+            "calendar": self.calendar,
+            "refit": self.refit,
+            "curve": self.curve.to_dict(),
+            "models": {str(observed): fitted.to_dict() for observed, fitted in self.models.items()},
+        }
+        with written_whole(path) as part, gzip.GzipFile(part, "wb", mtime=0) as file:
+            file.write(json.dumps(told).encode())
+
+    @classmethod
+    def load(cls, path: Path, covariates: Covariates, threads: int = 1) -> Boosted:
+        """Reads what `save` wrote, to forecast with what these covariates know.
+
+        Raises:
+            InputError: the file is damaged, or lightgbm is not installed.
+        """
+        _check_installed()
+        import lightgbm
+
+        try:
+            told = json.loads(gzip.decompress(path.read_bytes()))
+            found = cls(
+                told["form"], tuple(told["groups"]), told["calendar"], told["refit"], tuple(map(int, told["models"]))
+            )
+            found.threads = threads
+            found.curve = ParametricCurve.from_dict(told["curve"])
+            found.models = {int(observed): _Fitted.from_dict(each) for observed, each in told["models"].items()}
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+            raise InputError(f"{path}: no whole boosted model ({error}); train it again with recipes/mp3.py") from error
+        return found.with_covariates(covariates)
+
+    def with_covariates(self, covariates: Covariates) -> Boosted:
+        """The same models, told by other covariates, which must have the groups that these were fitted with."""
+        found = copy(self)
+        groups = tuple(group for group in covariates.groups if group in self.groups)
+        found.covariates = replace(covariates, groups=groups)
+        found.curve = copy(self.curve)
+        found.curve.covariates = found.covariates
+        return found
 
 
 def _targets(debuts: Debuts, known: Known) -> dict[str, np.ndarray]:

@@ -280,6 +280,21 @@ class ParametricCurve:
             total=10 ** quantiles[:, 4] - 1,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `levels` needs, as JSON values; the spreads of `forecast` are left out."""
+        return {"shape": self.shape, "noise": self.noise} | {
+            name: getattr(self, name).tolist() for name in ("centre", "width", "weights", "precision")
+        }
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> ParametricCurve:
+        """The inverse of `to_dict`: a curve that answers `levels` once it is given `covariates`."""
+        curve = cls(told["shape"], observed=())
+        curve.noise, curve.spreads = float(told["noise"]), {}
+        for name in ("centre", "width", "weights", "precision"):
+            setattr(curve, name, np.array(told[name]))
+        return curve
+
 
 def log_uncut(levels: np.ndarray, observed: int) -> np.ndarray:
     """log10 of the sum of later periods before anything is cut to 0: (n, H) → (n,)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,11 @@ from scipy.special import ndtri
 from tqdm import tqdm
 
 from mp3model.audio.bank import AudioBank
+from mp3model.baselines.boosted import Boosted
+from mp3model.evaluation.accuracy import CurveForecasts
 from mp3model.evaluation.calibration import CalibrationSet, PathCalibration
 from mp3model.evaluation.forecasts import CurvePaths, RankCurves, debut_ranks
+from mp3model.evaluation.pooling import best_weight, pooled_paths
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
 from mp3model.model.modeling_mp3 import Audio, MP3Model
@@ -26,6 +29,16 @@ from mp3model.tables.history import History
 from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
 
 CALIBRATION_ROWS = 3000
+# Beside the model's weights, where it is pooled with boosted trees.
+BOOSTED = "boosted.json.gz"
+
+
+class Companion(Protocol):
+    """Another system, whose quantiles of the remaining total are pooled with the model's."""
+
+    def forecast(self, debuts: Debuts, observed: int) -> CurveForecasts | None:
+        """As of a baseline; None if it cannot say anything with so many observed periods."""
+        ...
 
 
 @dataclass
@@ -42,6 +55,7 @@ class PathForecaster:
         full: Keep what lies below the chart instead of 0.
         absent: Groups of inputs to leave out.
         rank_curves: Each region's charts by date, for debut ranks; None leaves them unknown.
+        companion: What the paths are pooled with, by the weights of the model's configuration; None is nothing.
     """
 
     model: MP3Model
@@ -53,6 +67,7 @@ class PathForecaster:
     full: bool = False
     absent: tuple[str, ...] = ()
     rank_curves: RankCurves | None = None
+    companion: Companion | None = None
     _heard: dict[tuple[str, ...], Audio | None] = field(default_factory=dict, repr=False)
 
     def audio(self, songs: Sequence[str]) -> Audio | None:
@@ -90,11 +105,95 @@ class PathForecaster:
         if self.model.config.calibration is not None:
             calibration = PathCalibration.from_dict(self.model.config.calibration)
             values = calibration.apply(values, scale["threshold"], rows["region"].tolist(), rows["observed"].to_numpy())
-        streams = chart_observed(values, scale["floor"], scale["threshold"], rows, debuts.curves, self.full)
+        told = (scale["floor"], scale["threshold"], rows, debuts.curves)
+        streams = chart_observed(values, *told, self.full)
+        weights = self.model.config.pool
+        # Trees cannot tell an input that is left out from one that is empty.
+        if self.companion is not None and weights and not self.absent:
+            charted = chart_observed(values, *told, False) if self.full else streams
+            pooled = pooled_rows(charted, rows, debuts, self.companion, weights, *told[:2])
+            streams = scaled_as(streams, charted, pooled, rows["observed"].to_numpy()) if self.full else pooled
         ranks = np.full(streams.shape[:2], np.nan)
         if self.rank_curves is not None:
             ranks = debut_ranks(rows, streams, self.rank_curves, debuts.curves.rank[:, 0])
         return CurvePaths(rows, streams, self.covariates.frequency, ranks)
+
+
+def pooled_rows(
+    streams: np.ndarray,
+    rows: pd.DataFrame,
+    debuts: Debuts,
+    companion: Companion,
+    weights: dict[str, float],
+    floor: np.ndarray,
+    threshold: np.ndarray,
+) -> np.ndarray:
+    """Chart-observed paths of rows pooled with a companion where it has a weight: (n, paths, periods).
+
+    Args:
+        streams: (n, paths, periods).
+        rows: With `observed`, in the order of `debuts`.
+        debuts: The same rows.
+        companion: Asked once for each number of observed periods.
+        weights: Observed periods → its weight.
+        floor: (n,) streams.
+        threshold: (n,) the chart's lowest in log10 of floor units.
+    """
+    pooled = streams.copy()
+    observed = rows["observed"].to_numpy()
+    for text, weight in weights.items():
+        kept = observed == int(text)
+        if not kept.any() or not weight:
+            continue
+        given = companion.forecast(debuts.chosen(kept), int(text))
+        if given is None or given.quantiles is None:
+            continue
+        scale = floor[kept]
+        quantiles = np.log10(1 + given.quantiles / scale[:, None])
+        pooled[kept] = pooled_paths(streams[kept], int(text), quantiles, weight, scale, scale * 10 ** threshold[kept])
+    return pooled
+
+
+def scaled_as(full: np.ndarray, charted: np.ndarray, pooled: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Uncensored paths, each scaled as pooling has scaled what the chart shows of it: (n, paths, periods).
+
+    A path that the chart shows nothing of, before or after, stays as it is.
+    """
+    later = np.arange(full.shape[2]) >= observed[:, None]
+    before, after = ((paths * later[:, None]).sum(axis=2) for paths in (charted, pooled))
+    factor = np.where((before > 0) & (after > 0), after / np.where(before > 0, before, 1.0), 1.0)
+    return np.where(later[:, None], full * factor[:, :, None], full)
+
+
+def pool_weights(
+    forecaster: PathForecaster, companion: Companion, held_out: Debuts, observed: Sequence[int]
+) -> dict[str, float]:
+    """Chooses the companion's weight at each number of observed periods on songs that neither has learnt from."""
+    held_out = _evenly(held_out)
+    weights = {}
+    for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="pooling", unit="forecast"):
+        given = companion.forecast(held_out, k)
+        if given is None or given.quantiles is None:
+            continue
+        rows = with_cutoff(held_out.rows, k, forecaster.covariates.frequency)
+        batch = [forecaster.covariates.gather(rows.iloc[start : start + 4096]) for start in range(0, len(rows), 4096)]
+        floor, threshold = (np.concatenate([part[name] for part in batch]) for name in ("floor", "last_threshold"))
+        weights[str(k)] = best_weight(
+            forecaster.paths(held_out, k).streams,
+            k,
+            np.log10(1 + given.quantiles / floor[:, None]),
+            floor,
+            floor * 10**threshold,
+            held_out.curves.chart_observed()[:, k:].sum(axis=1),
+        )
+    return weights
+
+
+def _evenly(debuts: Debuts) -> Debuts:
+    """At most `CALIBRATION_ROWS` rows, evenly among them: enough for a few numbers."""
+    kept = np.zeros(len(debuts.rows), bool)
+    kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), CALIBRATION_ROWS)).astype(int))] = True
+    return debuts.chosen(kept)
 
 
 @dataclass(frozen=True)
@@ -133,19 +232,36 @@ def forecaster_of(
     if model.mp2 is not None and dataset.previews is not None:
         hearing = Hearing(dataset, AudioBank(dataset.path), config.samples, windows)
     return PathForecaster(
-        model, covariates, hearing, Alone(device), samples, seed, full, rank_curves=RankCurves.of(dataset)
+        model,
+        covariates,
+        hearing,
+        Alone(device),
+        samples,
+        seed,
+        full,
+        rank_curves=RankCurves.of(dataset),
+        companion=companion_of(folder, config.pool, covariates),
     )
 
 
-def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
-    """Fits the map of paths on songs that neither trained the model nor stopped its training.
+def companion_of(folder: str | Path, weights: dict[str, float] | None, covariates: Covariates) -> Companion | None:
+    """The boosted trees that are stored with a model, if it is pooled with any.
 
-    Of many debuts `CALIBRATION_ROWS`, evenly among them, are enough for two numbers a region.
+    Raises:
+        InputError: If their file is missing or damaged, or lightgbm is not installed.
     """
+    if not weights or not any(weights.values()):
+        return None
+    path = Path(folder) / BOOSTED
+    if not path.is_file():
+        raise InputError(f"{path}: missing, though the model is pooled with boosted trees; copy the whole folder")
+    return Boosted.load(path, covariates)
+
+
+def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
+    """Fits the map of paths on songs that neither trained the model nor stopped its training."""
     sets = []
-    kept = np.zeros(len(held_out.rows), bool)
-    kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), CALIBRATION_ROWS)).astype(int))] = True
-    held_out = held_out.chosen(kept)
+    held_out = _evenly(held_out)
     for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="calibration", unit="forecast"):
         rows = with_cutoff(held_out.rows, k, forecaster.covariates.frequency)
         values, scale = forecaster.raw(held_out, rows)

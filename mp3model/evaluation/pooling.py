@@ -1,0 +1,87 @@
+"""Paths of one system and quantiles of another in; paths whose remaining totals lie between the two, out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mp3model.evaluation.accuracy import LEVELS, crps_from_quantiles
+
+# A period is 0 or no less than the chart's lowest: what falls below this share of it counts as off the chart.
+_LEAST_SHARE = 0.5
+WEIGHTS = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def pooled_paths(
+    streams: np.ndarray,
+    observed: int,
+    quantiles: np.ndarray,
+    weight: float,
+    floor: np.ndarray,
+    lowest: np.ndarray,
+) -> np.ndarray:
+    """Averages two forecasts of what remains, quantile by quantile (Vincent 1912), and moves the paths there.
+
+    The p-quantile of log10(1 + remaining / floor) becomes (1 − weight) times the paths' own plus weight times the
+    other system's; each path keeps its rank, and with it the regions' dependence, and its shape. Beyond the outermost
+    quantiles the shift is that of the outermost.
+
+    Args:
+        streams: (n, paths, periods) chart-observed, 0 off the chart.
+        observed: Periods known, which stay as they are.
+        quantiles: (n, 9) the other system's, in log10(1 + remaining / floor).
+        weight: Of the other system, 0 to 1.
+        floor, lowest: (n,) streams: the unit of scale, and the chart's last known lowest.
+
+    Returns:
+        (n, paths, periods).
+    """
+    remaining = streams[:, :, observed:]
+    total = remaining.sum(axis=2)
+    logs = np.log10(1 + total / floor[:, None])
+    order = np.argsort(logs, axis=1, kind="stable")
+    ordered = np.take_along_axis(logs, order, axis=1)
+    share = _shares(logs.shape[1])
+    own = np.stack([np.interp(LEVELS, (np.arange(logs.shape[1]) + 0.5) / logs.shape[1], row) for row in ordered])
+    moved = np.empty_like(logs)
+    np.put_along_axis(moved, order, ordered + weight * (quantiles - own) @ share.T, axis=1)
+    wanted = floor[:, None] * (10.0 ** np.maximum(moved, 0) - 1)
+    factor = np.divide(wanted, total, out=np.zeros_like(total), where=total > 0)
+    later = remaining * factor[:, :, None]
+    # A path that had nothing left begins at once.
+    later[:, :, 0] = np.where(total > 0, later[:, :, 0], wanted)
+    least = lowest[:, None, None]
+    later = np.where(later < _LEAST_SHARE * least, 0.0, np.maximum(later, least))
+    return np.concatenate([streams[:, :, :observed], later], axis=2)
+
+
+def _shares(paths: int) -> np.ndarray:
+    """How much of each quantile's shift a path of each rank takes: (paths, 9), rows sum to 1."""
+    place = (np.arange(paths) + 0.5) / paths
+    return np.stack([np.interp(place, LEVELS, row) for row in np.eye(len(LEVELS))], axis=1)
+
+
+def best_weight(
+    streams: np.ndarray,
+    observed: int,
+    quantiles: np.ndarray,
+    floor: np.ndarray,
+    lowest: np.ndarray,
+    truth: np.ndarray,
+) -> float:
+    """The weight of the other system with the lowest CRPS on songs that neither has learnt from.
+
+    Args:
+        streams, observed, quantiles, floor, lowest: As for `pooled_paths`.
+        truth: (n,) remaining streams; rows without are left out.
+
+    Returns:
+        One of `WEIGHTS`.
+    """
+    known = np.isfinite(truth)
+    target = np.log10(1 + truth[known] / floor[known])
+    scores = []
+    for weight in WEIGHTS:
+        pooled = pooled_paths(streams[known], observed, quantiles[known], weight, floor[known], lowest[known])
+        logs = np.log10(1 + pooled[:, :, observed:].sum(axis=2) / floor[known][:, None])
+        scores.append(crps_from_quantiles(np.quantile(logs, LEVELS, axis=1).T, target).mean())
+    return WEIGHTS[int(np.argmin(scores))]
