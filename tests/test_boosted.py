@@ -148,3 +148,27 @@ def test_a_missing_lightgbm_is_named(monkeypatch: pytest.MonkeyPatch):
 def test_an_unknown_form_is_refused():
     with pytest.raises(InputError, match="'tree' is not known"):
         Boosted(form="tree")
+
+
+@pytest.mark.parametrize("form", ["weeks", "shape"])
+def test_trees_that_were_saved_forecast_the_same(form: str, tmp_path):
+    baseline, test = fitted(small(form=form)), all_debuts().of_split("test")
+    path = tmp_path / "boosted.json.gz"
+    baseline.save(path)
+    before = path.read_bytes()
+    again = Boosted.load(path, covariates_of(small_charts()))
+    for observed in (0, 2):
+        assert same(baseline.forecast(test, observed), again.forecast(test, observed), observed)
+    again.save(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"\x80\x04pickle", lambda data: b""]
+)
+def test_damaged_trees_are_refused_by_name(damage, tmp_path):
+    path = tmp_path / "boosted.json.gz"
+    fitted(small(observed=(0,), form="shape", rounds=2)).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"boosted\.json\.gz: no whole boosted model"):
+        Boosted.load(path, covariates_of(small_charts()))

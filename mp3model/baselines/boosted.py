@@ -370,8 +370,8 @@ class Boosted:
             "curve": self.curve.to_dict(),
             "models": {str(observed): fitted.to_dict() for observed, fitted in self.models.items()},
         }
-        with written_whole(path) as part, gzip.GzipFile(part, "wb", mtime=0) as file:
-            file.write(json.dumps(told).encode())
+        with written_whole(path) as part:
+            part.write_bytes(gzip.compress(json.dumps(told).encode(), mtime=0))
 
     @classmethod
     def load(cls, path: Path, covariates: Covariates, threads: int = 1) -> Boosted:

@@ -83,5 +83,5 @@ def best_weight(
     for weight in WEIGHTS:
         pooled = pooled_paths(streams[known], observed, quantiles[known], weight, floor[known], lowest[known])
         logs = np.log10(1 + pooled[:, :, observed:].sum(axis=2) / floor[known][:, None])
-        scores.append(crps_from_quantiles(np.quantile(logs, LEVELS, axis=1).T, target).mean())
+        scores.append(crps_from_quantiles(target, np.quantile(logs, LEVELS, axis=1).T).mean())
     return WEIGHTS[int(np.argmin(scores))]
