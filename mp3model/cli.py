@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,9 @@ def _add_forecast(commands: Any) -> None:
         description="Forecast songs in some regions, given that they chart there: streams by week or day, popularity "
         "metrics and sampled paths. Several files go into one set of tables, told apart by track_id, the file's name "
         "without its suffix; each gets a picture of its own.",
-        epilog="song.csv comes with song.popularity.csv, song.paths.parquet, song.flags.csv (why not to trust it) and, "
-        "where the model has a catalogue, song.comparables.csv. All are written, or none.",
+        epilog="song.csv comes with song.popularity.csv, song.chances.csv (milestones, top ranks, place in the "
+        "catalogue), song.paths.parquet, song.flags.csv (why not to trust it) and, where the model has a catalogue, "
+        "song.comparables.csv. All are written, or none.",
     )
     add = parser.add_argument
     add("audio", nargs="*", help="mp3, m4a, aac, ogg, flac, wav or aiff; none forecasts from what else is known")
@@ -64,6 +66,8 @@ def _add_forecast(commands: Any) -> None:
     add("--features", metavar="FILE", help="CSV or parquet of x_* descriptors, with track_id for several songs")
     add("--data", metavar="DIR", help="dataset folder: floors, artists and other songs up to the forecast's date")
     add("--artist", help="whose song it is, found in --data")
+    add("--milestone", type=float, action="append", metavar="N", help="chance and time of N streams; repeat for more")
+    add("--top", type=int, action="append", metavar="N", help="chance to enter the top N; repeat for more")
     add("--samples", type=int, default=256, help="paths (256)")
     add("--seed", type=int, default=0, help="of the luck in the paths (0)")
     add("--full", action="store_true", help="streams below the chart too, as the model guesses them, instead of 0")
@@ -87,19 +91,44 @@ def _add_metrics(commands: Any) -> None:
     add("-o", "--output", help="table to write, .csv or .parquet; none only prints")
 
 
+def _check_output(option: str, name: str, suffixes: tuple[str, ...]) -> None:
+    """Refuses a name that cannot be written to, before anything is computed."""
+    if not name.endswith(suffixes):
+        raise InputError(f"{option} {name}: give a name that ends in {' or '.join(suffixes)}")
+    place = Path(name)
+    if place.is_dir():
+        raise InputError(f"{option} {name}: is a folder; name a file")
+    above = next(folder for folder in place.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        why = "not writable" if above.is_dir() else "a file, not a folder"
+        raise InputError(f"{option} {name}: cannot be written ({above} is {why}); give another place")
+
+
 def forecast(arguments: argparse.Namespace) -> None:
     """Forecasts, writes all tables and pictures or none, and prints totals and flags."""
     for name in arguments.audio:
         if not Path(name).is_file():
-            raise InputError(f"{name}: no such file")
-    if not arguments.output.endswith((".csv", ".parquet")):
-        raise InputError(f"-o {arguments.output}: give a name that ends in .csv or .parquet")
-    if arguments.plot is not None and not arguments.plot.endswith(".png"):
-        raise InputError(f"--plot {arguments.plot}: the picture is a PNG; give a name that ends in .png")
+            what = (
+                "is a folder; name its files, or give it to recipes/forecast.py"
+                if Path(name).is_dir()
+                else "no such file"
+            )
+            raise InputError(f"{name}: {what}")
+    if arguments.artist is not None and arguments.data is None and arguments.history is None:
+        raise InputError(
+            f"--artist {arguments.artist}: add --data DIR, where the artist's songs are, or --history FILE"
+        )
+    _check_output("-o", arguments.output, (".csv", ".parquet"))
+    if arguments.plot is not None:
+        _check_output("--plot", arguments.plot, (".png",))
+    for name in (arguments.observed, arguments.history, arguments.features):
+        if name is not None and Path(name).resolve() == Path(arguments.output).resolve():
+            raise InputError(f"-o {arguments.output}: would be written over what it is made from; give another name")
     import pandas as pd
     from transformers.utils import logging
 
     from mp3model.serving.forecaster import Forecaster
+    from mp3model.serving.result import MILESTONES, TOPS
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -121,15 +150,19 @@ def forecast(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         full=arguments.full,
     )
-    written = found.write(arguments.output, arguments.plot)
-    print(found.summary())
+    milestones, tops = arguments.milestone or (), arguments.top or ()
+    summary = found.summary(milestones, tops)
+    written = found.write(arguments.output, arguments.plot, milestones or MILESTONES, tops or TOPS)
+    print(summary)
     print(f"wrote {', '.join(map(str, written))}")
 
 
 def metrics(arguments: argparse.Namespace) -> None:
     """Prints the metrics of a table of curves, and writes them if asked to."""
-    if arguments.output is not None and not arguments.output.endswith((".csv", ".parquet")):
-        raise InputError(f"-o {arguments.output}: give a name that ends in .csv or .parquet")
+    if arguments.output is not None:
+        _check_output("-o", arguments.output, (".csv", ".parquet"))
+        if Path(arguments.table).resolve() == Path(arguments.output).resolve():
+            raise InputError(f"-o {arguments.output}: would be written over what it is made from; give another name")
     import pandas as pd
 
     from mp3model.serving.result import write_table
@@ -137,7 +170,10 @@ def metrics(arguments: argparse.Namespace) -> None:
 
     found = metrics_of(arguments.table, arguments.observed, arguments.zero_filled, arguments.model)
     with pd.option_context("display.width", 160, "display.max_columns", 40, "display.max_rows", 400):
-        print(found.to_string(index=False, float_format=lambda value: f"{value:,.6g}"))
+        print(found.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:,.6g}"))
+    ranks = found["debut_rank"] if "debut_rank" in found else found.loc[found["metric"] == "debut_rank", "mean"]
+    if ranks.isna().all():
+        print("debut_rank is told by a column rank, or by the charts of a --model")
     if arguments.output is not None:
         write_table(found, arguments.output)
         print(f"wrote {arguments.output}")

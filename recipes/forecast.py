@@ -4,8 +4,12 @@
     accelerate launch recipes/forecast.py --data DIR --model RUN/model --origin 2026-10-29 --output_dir RUN
     accelerate launch recipes/forecast.py --audio FOLDER --region US --region GB --release 2026-12-04 --model RUN/model
 
-Writes RUN/forecasts.parquet, RUN/popularity.parquet and RUN/paths.parquet. Songs go in shards over the processes; a run
-that was interrupted goes on with --resume from the shards that are whole, to the same tables.
+Writes RUN/forecasts.parquet, RUN/popularity.parquet and RUN/paths.parquet; of files also RUN/chances.parquet,
+RUN/comparables.parquet, RUN/flags.parquet (why not to trust a forecast) and RUN/rejected.parquet (files without usable
+sound, and why). Songs go in shards over the processes; a run that was interrupted goes on with --resume from the shards
+that are whole, to the same tables. Two processes on a machine without a GPU:
+
+    torchrun --standalone --nproc_per_node 2 recipes/forecast.py ...
 """
 
 from __future__ import annotations
@@ -35,7 +39,11 @@ class ForecastArguments:
     origin: str | None = field(
         default=None, metadata={"help": "Forecast every song running on this day, from what was known then."}
     )
-    region: list[str] | None = field(default=None, metadata={"help": "Regions; none is all that the model knows."})
+    region: list[str] | None = field(
+        default=None,
+        # Repeated, as in `mp3model forecast`, the regions add up; without it the last would silently win.
+        metadata={"help": "Regions, in one option or several; none is all that the model knows.", "action": "extend"},
+    )
     release: str | None = field(default=None, metadata={"help": "Release date of the files in --audio."})
     samples: int = field(default=256, metadata={"help": "Paths a forecast."})
     seed: int = field(default=0, metadata={"help": "Of the paths."})
@@ -56,11 +64,14 @@ from collections.abc import Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+from mp3model.audio.bank import SAMPLE_RATE  # noqa: E402
+from mp3model.audio.decode import SUFFIXES, decode  # noqa: E402
 from mp3model.serving.forecaster import Forecaster  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS  # noqa: E402
 from mp3model.tables.debuts import debut_rows, debuts_of  # noqa: E402
@@ -68,19 +79,19 @@ from mp3model.tables.folder import read_dataset  # noqa: E402
 from mp3model.tables.splits import first_rows  # noqa: E402
 from mp3model.training.curves import descriptor_table  # noqa: E402
 from mp3model.training.forecasting import forecaster_of  # noqa: E402
-from mp3model.training.runs import check_bounds  # noqa: E402
+from mp3model.training.runs import check_bounds, must_use_cpu  # noqa: E402
 
 TABLES = ("forecasts", "popularity", "paths")
 # A resumed run may not change what the tables hold.
 MAY_CHANGE = {"output_dir", "resume"}
-# The three tables of one shard.
-Shard = Callable[[list[str]], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
+# Units in, their tables by name out.
+Shard = Callable[[list[str]], dict[str, pd.DataFrame]]
 
 
 def main() -> None:
     """Units in shards, each written whole; then the shards joined in order."""
     folder = Path(arguments.output_dir)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=must_use_cpu())
     transformers_logging.disable_progress_bar()
     with errors_in_one_line(speak=accelerator.is_main_process):
         check_bounds(arguments, {"samples": (1, None), "observed": (0, None), "shard": (1, None), "windows": (1, None)})
@@ -107,11 +118,14 @@ def main() -> None:
         units, shard = of_files(accelerator) if arguments.audio else of_dataset()
         if not units:
             raise InputError("nothing to forecast: no song or file fits what was asked")
-        write_shards(units, shard, folder, accelerator)
+        # What is wrong with a song is said by the process that has it.
+        with errors_in_one_line():
+            write_shards(units, shard, folder, accelerator)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            join_shards(folder, -(-len(units) // arguments.shard))
-            print(f"{len(units)} song(s): {', '.join(str(folder / f'{name}.parquet') for name in TABLES)}")
+            written = join_shards(folder, -(-len(units) // arguments.shard))
+            print(f"{len(units)} song(s): {', '.join(map(str, written))}")
+            say_rejected(folder, len(units))
 
 
 def of_dataset() -> tuple[list[str], Shard]:
@@ -137,14 +151,14 @@ def of_dataset() -> tuple[list[str], Shard]:
     rows = rows[rows["region"].isin(regions)].sort_values(["song_id", "region"], kind="stable").reset_index(drop=True)
     by_song = rows.groupby("song_id", sort=True).indices
 
-    def shard(songs: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    def shard(songs: list[str]) -> dict[str, pd.DataFrame]:
         part = rows.iloc[np.concatenate([by_song[song] for song in songs])].reset_index(drop=True)
         descriptors = None
         if config.descriptors:
             descriptors, _ = descriptor_table(dataset, part, config.descriptors, config.descriptor_statistics)
         debuts = debuts_of(dataset, part, config.horizon, descriptors)
         paths = forecaster.of_rows(debuts, part)
-        return paths.curves(), paths.popularity(), paths.paths()
+        return {"forecasts": paths.curves(), "popularity": paths.popularity(), "paths": paths.paths()}
 
     return [str(song) for song in by_song], shard
 
@@ -154,7 +168,7 @@ def asked_regions(known: Any) -> list[str]:
     for region in arguments.region or []:
         if region not in known:
             raise InputError(f"--region {region} is unknown to this model; it knows {', '.join(known)}")
-    return list(arguments.region or known)
+    return list(dict.fromkeys(arguments.region or known))
 
 
 def running_rows(dataset: Any, horizon: int) -> pd.DataFrame:
@@ -180,26 +194,48 @@ def of_files(accelerator: Accelerator) -> tuple[list[str], Shard]:
     folder = Path(arguments.audio)
     if not folder.is_dir():
         raise InputError(f"--audio {folder}: no such folder")
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix)
+    files = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        raise InputError(f"--audio {folder}: no audio files; files are taken that end in {', '.join(SUFFIXES)}")
     forecaster = Forecaster.from_pretrained(arguments.model, device=str(accelerator.device))
     regions = asked_regions(forecaster.regions)
 
-    def shard(names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        found = [
-            forecaster.forecast(
-                str(folder / name),
-                regions=regions,
-                release=arguments.release,
-                samples=arguments.samples,
-                seed=arguments.seed,
-                full=arguments.full,
-                track_id=name,
+    def shard(names: list[str]) -> dict[str, pd.DataFrame]:
+        found, rejected = [], []
+        for name in names:
+            try:
+                clip = decode(folder / name)
+            except InputError as error:
+                rejected.append((name, str(error)))
+                continue
+            found.append(
+                forecaster.forecast(
+                    (clip, SAMPLE_RATE),
+                    regions=regions,
+                    release=arguments.release,
+                    samples=arguments.samples,
+                    seed=arguments.seed,
+                    full=arguments.full,
+                    track_id=name,
+                )
             )
-            for name in names
-        ]
-        tables = ([one.curves for one in found], [one.popularity for one in found], [one.paths for one in found])
-        curves, popularity, paths = (pd.concat(parts, ignore_index=True) for parts in tables)
-        return curves, popularity, paths
+        tables = {
+            name: pd.concat(parts, ignore_index=True)
+            for name, parts in {
+                "forecasts": [one.curves for one in found],
+                "popularity": [one.popularity for one in found],
+                "paths": [one.paths for one in found],
+                "chances": [one.chances() for one in found],
+                "comparables": [one.comparables for one in found],
+                "flags": [one.flags for one in found],
+            }.items()
+            if parts
+        }
+        return tables | {"rejected": pd.DataFrame(rejected, columns=["file", "reason"]).astype("str")}
 
     return files, shard
 
@@ -210,36 +246,56 @@ def write_shards(units: list[str], shard: Shard, folder: Path, accelerator: Acce
     mine = [number for number in numbers if number % accelerator.num_processes == accelerator.process_index]
     for number in tqdm(mine, unit="shard", disable=not accelerator.is_main_process):
         place = folder / "shards" / f"{number:06d}"
-        if is_whole(place):
+        own = units[number * arguments.shard : (number + 1) * arguments.shard]
+        if is_whole(place, own):
             continue
         part = place.with_name(f".{place.name}.{accelerator.process_index}")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        tables = shard(units[number * arguments.shard : (number + 1) * arguments.shard])
-        for name, table in zip(TABLES, tables, strict=True):
+        for name, table in shard(own).items():
             table.to_parquet(part / f"{name}.parquet", index=False)
-        write_json(part / "whole.json", {path.name: sha256_of(path) for path in sorted(part.glob("*.parquet"))})
+        digests = {path.name: sha256_of(path) for path in sorted(part.glob("*.parquet"))}
+        write_json(part / "whole.json", {"units": own, "files": digests})
         shutil.rmtree(place, ignore_errors=True)
         part.rename(place)
 
 
-def is_whole(place: Path) -> bool:
-    """Whether a shard's files are all there, byte by byte."""
+def is_whole(place: Path, units: list[str]) -> bool:
+    """Whether a shard's files are all there, byte by byte, and of these songs."""
     try:
         content = json.loads((place / "whole.json").read_text())
-        return all(sha256_of(place / name) == digest for name, digest in content.items())
-    except (OSError, ValueError):
+        same = all(sha256_of(place / name) == digest for name, digest in content["files"].items())
+        return same and content["units"] == units
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def join_shards(folder: Path, count: int) -> None:
+def join_shards(folder: Path, count: int) -> list[Path]:
     """The shards' tables one after the other, a shard in memory at a time; then the shards go."""
-    for name in TABLES:
-        parts = [folder / "shards" / f"{number:06d}" / f"{name}.parquet" for number in range(count)]
-        with written_whole(folder / f"{name}.parquet") as path, pq.ParquetWriter(path, pq.read_schema(parts[0])) as out:
+    places = [folder / "shards" / f"{number:06d}" for number in range(count)]
+    names = sorted({path.name for place in places for path in place.glob("*.parquet")})
+    if not any((place / f"{TABLES[0]}.parquet").is_file() for place in places):
+        first = pd.read_parquet(places[0] / "rejected.parquet")["reason"].iloc[0]
+        raise InputError(f"--audio {arguments.audio}: no file has usable sound; the first: {first}")
+    for name in names:
+        # A shard of which every file was rejected has no forecast.
+        parts = [place / name for place in places if (place / name).is_file()]
+        schema = pa.unify_schemas([pq.read_schema(part) for part in parts], promote_options="permissive")
+        with written_whole(folder / name) as path, pq.ParquetWriter(path, schema) as out:
             for part in parts:
-                out.write_table(pq.read_table(part).cast(out.schema))
+                out.write_table(pq.read_table(part).cast(schema))
     shutil.rmtree(folder / "shards")
+    return [folder / name for name in names]
+
+
+def say_rejected(folder: Path, asked: int) -> None:
+    """A line for each file that was left out, on standard error."""
+    if (folder / "rejected.parquet").is_file():
+        rejected = pd.read_parquet(folder / "rejected.parquet")
+        for reason in rejected["reason"]:
+            print(f"left out: {reason}", file=sys.stderr)
+        if len(rejected):
+            print(f"{len(rejected)} of {asked} file(s) left out, see {folder / 'rejected.parquet'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

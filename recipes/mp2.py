@@ -161,7 +161,7 @@ from mp3model.training.batches import (  # noqa: E402
     songs_of_split,
     target_statistics,
 )
-from mp3model.training.runs import check_bounds, claim_folder, read_or_make  # noqa: E402
+from mp3model.training.runs import check_bounds, claim_folder, must_use_cpu, read_or_make  # noqa: E402
 
 # Beyond this the test split speaks for itself; below it every song is tested on, by artist.
 SMALL_TEST = 30
@@ -217,6 +217,7 @@ def main() -> None:
     with errors_in_one_line():
         check_arguments()
     accelerator = Accelerator(
+        cpu=must_use_cpu(),
         mixed_precision=train_arguments.precision,
         log_with=train_arguments.tracker,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "tracker")),
@@ -274,6 +275,7 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     model = fit(config, train, validation, bank, folder, accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model")
+        loop.share(folder / "model")
     frames = {"validation": predict(model, train, validation, features, bank, accelerator)} if validation else {}
     if folds:
         frames["test"] = cross_validate(config, everyone, features, bank, folder, folds, accelerator)

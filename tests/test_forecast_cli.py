@@ -52,7 +52,7 @@ def test_a_song_gets_three_tables_its_flags_and_a_picture(folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("song.csv", "song.flags.csv", "song.paths.parquet", "song.png", "song.popularity.csv")
+        *("song.chances.csv", "song.csv", "song.flags.csv", "song.paths.parquet", "song.png", "song.popularity.csv")
     ]
     curves = pd.read_csv(tmp_path / "song.csv")
     levels = [f"0.{level}" for level in range(1, 10)]
@@ -113,13 +113,81 @@ def test_flags_are_printed_and_written_with_their_reasons(folder, tmp_path, caps
         (["--data", "{folder}"], "dataset.json"),
         (["--model", "{folder}/run"], "do you mean"),
         (["--samples", "0"], "samples 0"),
+        (["--samples", "-3"], "samples -3"),
+        (["--samples", "10000000000"], "to 100000 paths"),
+        (["--region", "gb"], "do you mean GB?"),
+        (["--region", ""], "region '' is not known"),
+        (["--release", "2026-13-04"], "2026-13-04"),
+        (["--device", "foo"], "device foo"),
+        (["--artist", "Somebody"], "add --data DIR"),
+        (["--milestone", "0"], "milestone or top of 0"),
+        (["--top", "-1"], "milestone or top of -1"),
+        (["--observed", "{folder}"], "is a folder"),
+        (["--observed", "{folder}/columns.csv"], "present are country, plays"),
+        (["--observed", "{folder}/negative.csv"], "streams -5 is no number from 0 on"),
+        (["--observed", "{folder}/infinite.csv"], "streams inf is no number"),
+        (["--observed", "{folder}/whole.csv"], "nothing is left to forecast"),
+        (["--observed", "{folder}/observed.csv", "-o", "{folder}/observed.csv"], "over what it is made from"),
+        (["-o", "{folder}"], "ends in .csv or .parquet"),
+        (["-o", "{folder}/folder.csv"], "is a folder"),
         (["-o", "{folder}/one.wav/song.csv"], "cannot be written"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line_and_nothing_is_written(folder, tmp_path, capsys, more, message):
+    (folder / "folder.csv").mkdir(exist_ok=True)
+    (folder / "columns.csv").write_text("country,plays\nUS,3\n")
+    (folder / "negative.csv").write_text("week,streams\n0,-5\n")
+    (folder / "infinite.csv").write_text("week,streams\n0,inf\n")
+    (folder / "whole.csv").write_text("week,streams\n" + "".join(f"{week},4000000\n" for week in range(15)))
+    if "--region" not in more:
+        more = [*more, "--region", "US"]
+    before = sorted(folder.iterdir())
     words = asked(folder, "-o", str(tmp_path / "song.csv"), *[word.format(folder=folder) for word in more])
     assert message in refused(capsys, words)
     assert list(tmp_path.iterdir()) == []
+    assert sorted(folder.iterdir()) == before
+
+
+def test_what_is_asked_of_milestones_and_ranks_is_printed_and_written(folder, tmp_path, capsys):
+    words = asked(folder, "--region", "US", "--milestone", "5e6", "--top", "10", "-o", str(tmp_path / "song.csv"))
+    assert main([*words, "--observed", str(folder / "observed.csv")]) == 0
+    chances = pd.read_csv(tmp_path / "song.chances.csv").set_index("question")
+    assert chances["amount"].to_dict() == {"sum_above": 5e6, "weeks_to": 5e6, "top": 10}
+    # 3,000,001 and 2,000,002 streams are observed.
+    assert chances.loc["sum_above", "probability"] == 1
+    assert chances.loc["weeks_to", ["0.1", "0.9"]].tolist() == [1, 1]
+    said = capsys.readouterr().out
+    assert "more than 5 M streams: 100 %" in said
+    assert "reaches 5 M streams: week 1 (80 %: week 1 to week 1)" in said
+    assert f"enters the top 10: {100 * chances.loc['top', 'probability']:.0f} %" in said
+
+
+def test_files_of_one_name_and_folders_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "one.wav").write_bytes((folder / "one.wav").read_bytes())
+    again = str(tmp_path / "other" / "one.wav")
+    said = refused(capsys, asked(folder, "-o", str(tmp_path / "song.csv"), audio=("one.wav", again)))
+    assert str(folder / "one.wav") in said
+    assert again in said
+    assert "is a folder" in refused(capsys, asked(folder, audio=(str(tmp_path / "other"),)))
+
+
+@pytest.mark.slow
+def test_real_speech_and_silence_are_flagged_through_the_command_line_and_music_is_not(
+    folder, shared_audio, tmp_path, capsys
+):
+    speech = sorted((shared_audio / "not_music").glob("*.ogg"))
+    music = sorted((shared_audio / "cc").glob("*.ogg"))
+    soundfile.write(tmp_path / "hush.wav", np.zeros(160_000), 16_000)
+    files = [*map(str, speech), *map(str, music), str(tmp_path / "hush.wav")]
+    assert main(asked(folder, "--region", "US", "-o", str(tmp_path / "all.csv"), audio=files)) == 0
+    flags = pd.read_csv(tmp_path / "all.flags.csv")
+    flagged = flags[flags["code"].isin(["speech", "silence"])]
+    assert dict(zip(flagged["track_id"], flagged["code"], strict=True)) == {
+        **{path.stem: "speech" for path in speech},
+        "hush": "silence",
+    }
+    assert capsys.readouterr().out.count("! speech: ") == len(speech)
 
 
 @pytest.mark.parametrize("name", ["nowhere.mp3", "text.mp3", "empty.wav"])

@@ -314,6 +314,23 @@ def test_old_floors_and_floors_of_later_are_flagged_with_their_date(forecaster):
     assert early.loc["floors_later", "region"] == "US"
 
 
+def test_a_curve_that_is_observed_to_its_end_is_said_to_leave_nothing_and_refused_where_all_are(forecaster):
+    whole = weeks(US=[5e6] * 14)
+    found = forecaster.forecast(None, ["US", "GB"], RELEASE, whole, samples=8)
+    flags = found.flags[found.flags["code"] == "nothing_left"]
+    assert flags["region"].tolist() == ["US"]
+    assert (found.curves.query("region == 'US'")[list(QUANTILES)] == 5e6).all(axis=None)
+    with pytest.raises(InputError, match="nothing is left to forecast"):
+        forecaster.forecast(None, ["US"], RELEASE, whole, samples=8)
+
+
+def test_an_artist_of_whom_the_dataset_holds_nothing_is_flagged(forecaster, tmp_path):
+    data = charts_dataset(tmp_path / "data")
+    asked = {"regions": ["US"], "release": "2024-07-05", "samples": 4, "data": data}
+    assert "artist_unknown" in set(forecaster.forecast(None, **asked, artist="Nobody").flags["code"])
+    assert "artist_unknown" not in set(forecaster.forecast(None, **asked, artist="artist 3").flags["code"])
+
+
 def test_observed_periods_of_a_region_without_scale_are_left_out_and_said_so(forecaster):
     found = forecaster.forecast(None, ["US"], RELEASE, weeks(US=[3e6], SE=[5e5]), samples=8)
     assert found.flags.set_index("code").loc["rows_left_out", "reason"].count("SE") == 1

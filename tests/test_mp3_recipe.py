@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mp3model.evaluation.accuracy import QUANTILES
+from mp3model.evaluation.accuracy import QUANTILES, score_curves
+from mp3model.evaluation.forecasts import truth_of
+from mp3model.files import InputError
+from mp3model.tables.debuts import debut_rows, debuts_of
+from mp3model.tables.folder import read_dataset
+from mp3model.training.forecasting import forecaster_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--paths", "20", "--loader_workers", "0", "--log_every", "1"]
@@ -130,7 +136,8 @@ def test_a_refit_learns_from_validation_too_and_keeps_the_map_of_songs_held_out(
     words = ["--data", market, *SMALL, "--epochs", "2"]
     once = run("mp3", *words, "--output_dir", tmp_path / "once").stdout
     twice = run("mp3", *words, "--output_dir", tmp_path / "twice", "--refit").stdout
-    assert "once more from" in twice and "once more from" not in once
+    assert "once more from" in twice
+    assert "once more from" not in once
     configs = [json.loads((tmp_path / name / "model" / "config.json").read_text()) for name in ("once", "twice")]
     assert configs[0]["calibration"] == configs[1]["calibration"]
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("once", "twice")]
@@ -168,6 +175,35 @@ def test_every_option_of_the_model_runs(words, market, mp2, tmp_path):
     run("mp3", "--data", market, "--mp2", mp2, "--output_dir", tmp_path / "r", *SMALL, "--epochs", "1", *words)
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert np.isfinite(report["test"]["total"]["crps"])
+
+
+@pytest.mark.slow
+def test_a_model_pooled_with_boosted_trees_is_one_folder_with_one_forecast(market, tmp_path):
+    pytest.importorskip("lightgbm")
+    words = ["--data", market, *SMALL, "--epochs", "1", "--boosted", "--refit"]
+    printed = run("mp3", *words, "--output_dir", tmp_path / "run").stdout
+    model = tmp_path / "run" / "model"
+    pool = json.loads((model / "config.json").read_text())["pool"]
+    assert set(pool) == {"0", "2"}
+    assert f"weight of the boosted trees by observed periods: {pool}" in printed
+    assert (model / "boosted.json.gz").is_file()
+    dataset = read_dataset(market)
+    debuts = debuts_of(dataset, debut_rows(dataset), dataset.horizon).of_split("test")
+    pooled = forecaster_of(model, dataset, samples=20)
+    # An untrained decoder leaves room for the trees, so that the pool is not the decoder alone.
+    assert max(pool.values()) > 0
+    for observed in (0, 2):
+        weight = pool[str(observed)]
+        moved, alone = (each.paths(debuts, observed).streams for each in (pooled, replace(pooled, companion=None)))
+        np.testing.assert_array_equal(moved[:, :, :observed], alone[:, :, :observed])
+        assert np.array_equal(moved, alone) == (weight == 0)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    truth = truth_of(debuts.rows, debuts.curves)
+    again = score_curves(truth, pooled.paths(debuts, 2).forecasts(), 2, replicates=0)
+    assert again["crps"] == pytest.approx(report["test"]["remaining_2"]["crps"], rel=1e-6)
+    (model / "boosted.json.gz").unlink()
+    with pytest.raises(InputError, match=r"boosted\.json\.gz: missing"):
+        forecaster_of(model, dataset)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,16 @@ def forecast(regions=("US", "GB"), observed=(0, 3), flags=(), alike: bool = Fals
             "region": "US",
             "place": 1,
             "song_id": "old",
+            "title": "Old Song",
+            "artist": "Somebody",
             "streams": np.full(12, 2e5),
         }
     )
-    sampled = CurvePaths(rows, streams, "W", np.full((len(regions), 64), np.nan))
+    ranks = np.full((len(regions), 64), np.nan)
+    sampled = CurvePaths(rows, streams, "W", ranks)
     floors = np.full(len(regions), FLOOR)
     comparables = near if alike else near[:0]
-    return Forecast(sampled, flag_table(list(flags)), comparables, pd.DataFrame(columns=["0.5"]), floors, floors)
+    return Forecast(sampled, flag_table(list(flags)), comparables, pd.DataFrame(columns=["0.5"]), floors, floors, ranks)
 
 
 def panels(figure) -> list:
@@ -88,9 +91,17 @@ def test_flags_and_songs_most_alike_are_in_the_picture():
     flag = ("s", Flag("speech", "the audio sounds like speech, not music", "US"))
     one = forecast(flags=[flag], alike=True).plot()
     texts = " ".join(text.get_text() for part in one.subfigs for text in part.texts)
-    assert "speech (US): the audio sounds like speech, not music" in texts
+    assert "speech in US: the audio sounds like speech, not music" in texts
+    assert "songs most alike: Old Song by Somebody" in texts
     assert any(np.all(np.asarray(line.get_ydata()) == 2e5) for line in panels(one)[0].lines)
     assert not any(np.all(np.asarray(line.get_ydata()) == 2e5) for line in panels(one)[1].lines)
+
+
+def test_one_reason_in_many_regions_is_one_line():
+    flags = [("s", Flag("floors_old", "the floors are old", region)) for region in ("US", "GB")]
+    figure = forecast(flags=flags).plot()
+    texts = [text.get_text() for part in figure.subfigs for text in part.texts]
+    assert [text for text in texts if "old" in text] == ["! floors_old in US, GB: the floors are old"]
 
 
 def test_the_two_bands_differ_in_brightness_so_that_grey_print_tells_them_apart():

@@ -66,8 +66,8 @@ class CurvePaths:
     def forecasts(self) -> CurveForecasts:
         """What `score_curves` reads of rows with equally many observed periods.
 
-        The point forecast of a period is its median, which WAPE asks for; rows are ranked by the mean of the log
-        total, since the median of many is 0.
+        The point forecast of a period is its median, which WAPE asks for. Rows are ranked by the interquartile mean of
+        the log total: the median of many is 0, and the mean tells apart rows that will almost surely all have 0.
         """
         observed = int(self.rows["observed"].iloc[0]) if len(self.rows) else 0
         later = self.streams[:, :, observed:]
@@ -76,7 +76,7 @@ class CurvePaths:
         return CurveForecasts(
             curve=np.median(self.streams, axis=1),
             quantiles=np.quantile(total, LEVELS, axis=1).T,
-            score=np.log10(1 + total).mean(axis=1),
+            score=_interquartile_mean(np.log10(1 + total)),
             rank0=np.median(self.debut_rank, axis=1) if known and observed == 0 else None,
             length=np.median((later > 0).sum(axis=2), axis=1),
         )
@@ -91,6 +91,13 @@ class CurvePaths:
                 "date": dates.ravel(),
             }
         )
+
+
+def _interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of the middle half of each row: (n, paths) → (n,)."""
+    paths = values.shape[1]
+    cut = paths // 4
+    return np.sort(values, axis=1)[:, cut : paths - cut].mean(axis=1)
 
 
 class RankCurves:
@@ -164,6 +171,32 @@ def debut_ranks(
         seen = (rows["observed"].to_numpy() > 0) & np.isfinite(observed_rank)
         ranks = np.where(seen[:, None], observed_rank[:, None], ranks)
     return ranks
+
+
+def best_ranks(
+    rows: pd.DataFrame, streams: np.ndarray, rank_curves: RankCurves, observed_rank: np.ndarray | None = None
+) -> np.ndarray:
+    """The best rank that each path ever has by the region's last chart before the cut-off: (n, paths).
+
+    Args:
+        rows, streams, rank_curves: As in `debut_ranks`.
+        observed_rank: (n, periods) ranks of observed periods, NaN where unknown; they stand in every path.
+
+    Returns:
+        Infinity for a path that is never on the chart; NaN for a row without a chart.
+    """
+    best = np.full(streams.shape[:2], np.nan)
+    period = np.arange(streams.shape[2])
+    for row, (region, cutoff, observed) in enumerate(rows[["region", "cutoff", "observed"]].itertuples(index=False)):
+        curve = rank_curves.at(str(region), cutoff)
+        if curve is None:
+            continue
+        ranks = curve.rank_of(streams[row])
+        if observed_rank is not None:
+            seen = (period < observed) & np.isfinite(observed_rank[row])
+            ranks[:, seen] = observed_rank[row, seen]
+        best[row] = np.where(np.isnan(ranks), np.inf, ranks).min(axis=1)
+    return best
 
 
 def truth_of(rows: pd.DataFrame, curves: CurveArrays) -> CurveTruth:

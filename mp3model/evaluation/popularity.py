@@ -449,7 +449,8 @@ def _moments(streams: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "mean": mean,
         "std": np.where(varies | (count == 0), np.sqrt(second), 0.0) * unit,
-        "skewness": np.where(varies, third / flat**1.5, np.nan),
+        # Nor does a curve that is even about its mean come out at zero.
+        "skewness": np.where(varies, np.where(np.abs(third) < 1e-12 * flat**1.5, 0.0, third) / flat**1.5, np.nan),
         "kurtosis": np.where(varies, fourth / flat**2, np.nan),
     }
 

@@ -96,8 +96,10 @@ def _songs_of_frame(
         raise InputError("a table of tracks without track_id has a row without a path; name the track")
     names = tracks["track_id"].astype("str") if named else pd.Series([Path(str(path)).stem for path in paths])
     if names.duplicated().any() or names.isna().any():
+        again = int(names.duplicated().argmax())
+        both = f" ({paths[int((names == names[again]).argmax())]} and {paths[again]})" if not named else ""
         raise InputError(
-            f"track {names[int(names.duplicated().argmax())]!r} is there twice; give each its own track_id"
+            f"track {names[again]!r} is there twice{both}; give each its own track_id, or each file its own name"
         )
     songs = pd.DataFrame({"track_id": names, "song_id": names if named else "file " + names})
     for column in ("title", "artist"):
@@ -112,7 +114,7 @@ def _songs_of_frame(
     ]
     for sound in sounds:
         if isinstance(sound, str | os.PathLike) and not Path(sound).is_file():
-            raise InputError(f"{sound}: no such file")
+            raise InputError(f"{sound}: {'is a folder; name its files' if Path(sound).is_dir() else 'no such file'}")
     return songs.assign(release=pd.Series(days, dtype=object)), sounds
 
 

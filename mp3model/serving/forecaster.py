@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mp3model.evaluation.accuracy import LEVELS, QUANTILES
 from mp3model.evaluation.calibration import PathCalibration
-from mp3model.evaluation.forecasts import PERIOD_NAMES, CurvePaths, RankCurves, debut_ranks
+from mp3model.evaluation.forecasts import PERIOD_NAMES, CurvePaths, RankCurves, best_ranks, debut_ranks
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
 from mp3model.model.modeling_mp3 import Audio, MP3Model
@@ -37,10 +37,12 @@ from mp3model.serving.trust import STALE_DAYS, Flag, flag_table, sound_flags
 from mp3model.tables.curves import CurveArrays, period_dates, taken
 from mp3model.tables.folder import DatasetFolder, read_dataset
 from mp3model.tables.history import STATE_FEATURES, History, RegionStates, region_scales
-from mp3model.tables.tracks import artist_keys
+from mp3model.tables.tracks import artist_key, artist_keys
 
 WINDOWS_AT_ONCE = 8
 NEAREST = 5
+# More paths move no quantile by anything that can be seen, and fill the memory.
+MOST_SAMPLES = 100_000
 # Stands for "before any forecast" where a stored state is newer than the song.
 _BEFORE_ALL = -1_000_000
 
@@ -79,12 +81,20 @@ class Forecaster:
             device: None is the GPU where there is one.
 
         Raises:
-            InputError: If it holds no whole MP3 model.
+            InputError: If it holds no whole MP3 model, or there is no such device.
         """
         model = _model_of(Path(path))
         chosen = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
         catalogue = Catalogue.read(path) if Catalogue.beside(path) else None
-        return cls(model.to(chosen).eval(), catalogue)
+        try:
+            model = model.to(chosen)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).split(". ")[0].splitlines()[0]
+            reason = reason if len(reason) < 80 else "no such kind of device"
+            raise InputError(
+                f"device {chosen}: cannot be used here ({reason}); leave it out for what there is"
+            ) from error
+        return cls(model.eval(), catalogue)
 
     @property
     def regions(self) -> list[str]:
@@ -120,7 +130,7 @@ class Forecaster:
             regions: Of `regions`, or of the dataset's; None is all.
             release: `YYYY-MM-DD` or a date.
             observed: File or frame of observed periods, see `serving.observed.observed_rows`.
-            samples: Paths.
+            samples: Paths, 1 to 100,000.
             history: File or frame of the artist's earlier songs, see `serving.observed.history_rows`.
             features: File or frame of `x_*` descriptors, with `track_id` where there are several tracks.
             data: Dataset folder, for the regions' floors and other songs as of the cut-off; None is what the model
@@ -131,10 +141,11 @@ class Forecaster:
             full: Streams below the chart too, which the model guesses, instead of 0.
 
         Raises:
-            InputError: Names what is wrong with the input, in one line.
+            InputError: Names what is wrong with the input, in one line; also if every curve asked about is observed
+                to its end, so that nothing is left to forecast.
         """
-        if samples < 1:
-            raise InputError(f"samples {samples}: at least one path is needed")
+        if not 1 <= samples <= MOST_SAMPLES:
+            raise InputError(f"samples {samples}: give from 1 to {MOST_SAMPLES} paths; 256 is usual")
         base = None if data is None else self._dataset(data)
         songs, sounds = songs_of(audio, release, artist, track_id, base)
         asked, calendar = self._regions(regions, base), self._calendar(base)
@@ -144,11 +155,12 @@ class Forecaster:
             songs = with_artist(songs)
             earlier = history_rows(history, songs, calendar)
         rows = rows_of(songs, asked, seen, calendar, self.model.config.horizon)
+        left_out += self._whole_flags(rows, observed)
         rows = rows.assign(absent=lacking(rows, songs, seen, earlier, base))
         known = self._known(base, songs, rows, seen, earlier)
         heard, places, embeddings, flags = self._hear(songs, sounds)
         descriptors, more = self._descriptors(features, audio, songs)
-        flags += left_out + more + self._region_flags(rows, known.states)
+        flags += left_out + more + self._artist_flags(songs, earlier, base) + self._region_flags(rows, known.states)
         lowest = self._lowest(rows, known.states)
         curves = curves_of(rows, seen, lowest, self.model.config.horizon, calendar.frequency)
         values, scale = self._sampled(rows, known, curves, samples, seed, heard, places, descriptors)
@@ -166,6 +178,7 @@ class Forecaster:
             self._percentiles(rows, charted.sum(axis=2)),
             scale["floor"],
             scale["floor"] * 10 ** scale["threshold"],
+            best_ranks(rows, streams, known.rank_curves, curves.rank),
         )
 
     def _dataset(self, folder: str | os.PathLike[str]) -> DatasetFolder:
@@ -188,7 +201,9 @@ class Forecaster:
         asked = known if regions is None else list(regions)
         unknown = [region for region in asked if region not in known]
         if unknown:
-            raise InputError(f"region {unknown[0]} is not known; known are {', '.join(known)}")
+            near = str(unknown[0]).strip().upper()
+            hint = f"; do you mean {near}?" if near in known else ""
+            raise InputError(f"region {str(unknown[0]) or repr('')} is not known; known are {', '.join(known)}{hint}")
         if not asked or len(set(asked)) < len(asked):
             raise InputError(f"regions {', '.join(asked) or 'none'}: name each region once, and one at least")
         return asked
@@ -344,6 +359,43 @@ class Forecaster:
             if lacks
         ]
         return (numbers - table_of[:, 0]) / table_of[:, 1], unknown
+
+    def _whole_flags(self, rows: pd.DataFrame, observed: Source | None) -> list[tuple[str, Flag]]:
+        """Flags for curves that are observed to their end; refused where that is all of them."""
+        horizon = self.model.config.horizon
+        whole = rows[rows["observed"] >= horizon]
+        period = PERIOD_NAMES[self.model.config.frequency]
+        if len(whole) and len(whole) == len(rows):
+            raise InputError(
+                f"observed {_name(observed)}: holds {horizon} {period}s or more of {whole['track_id'].iloc[0]} in "
+                f"{whole['region'].iloc[0]}, as many as the model's curves have, so nothing is left to forecast; "
+                "leave out the last ones, or take `mp3model metrics` of what happened"
+            )
+        reason = f"all {horizon} {period}s of the curve are observed: nothing of it is forecast"
+        return [
+            (str(track), Flag("nothing_left", reason, str(region)))
+            for track, region in whole[["track_id", "region"]].itertuples(index=False)
+        ]
+
+    def _artist_flags(
+        self,
+        songs: pd.DataFrame,
+        earlier: tuple[pd.DataFrame, pd.DataFrame] | None,
+        base: DatasetFolder | None,
+    ) -> list[tuple[str, Flag]]:
+        """Flags for artists who were named, but of whom the dataset holds nothing."""
+        named = songs[songs["artist"].notna()]
+        if base is None or earlier is not None or named.empty:
+            return []
+        known = set(artist_keys(base.tracks))
+        return [
+            (
+                str(track),
+                Flag("artist_unknown", f"no song by {artist} is in {base.path}: the forecast is as of a newcomer"),
+            )
+            for track, artist in named[["track_id", "artist"]].itertuples(index=False)
+            if artist_key(artist) not in known
+        ]
 
     def _region_flags(self, rows: pd.DataFrame, states: RegionStates) -> list[tuple[str, Flag]]:
         flags: list[tuple[str, Flag]] = []

@@ -34,7 +34,7 @@ def read_table(source: Source, what: str) -> tuple[pd.DataFrame, str]:
     else:
         path, name = Path(source), f"{what} {source}"
         if not path.is_file():
-            raise InputError(f"{name}: no such file")
+            raise InputError(f"{name}: {'is a folder, not a table' if path.is_dir() else 'no such file'}")
         if path.suffix not in (".csv", ".parquet"):
             raise InputError(
                 f"{name}: a table is read from .csv or .parquet, not {path.suffix or 'a name without one'}"
@@ -48,6 +48,11 @@ def read_table(source: Source, what: str) -> tuple[pd.DataFrame, str]:
     if not len(frame):
         raise InputError(f"{name}: has no row")
     return frame, name
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: text in quotes, a number as a number."""
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def parsed_date(value: Any, name: str) -> np.datetime64:
@@ -110,10 +115,13 @@ def observed_rows(
     """
     frame, name = read_table(source, "observed")
     period = PERIOD_COLUMN[calendar.frequency]
+    present = ", ".join(map(str, frame))
+    if "streams" not in frame:
+        raise InputError(f"{name}: no column streams; present are {present}")
+    if "date" not in frame and period not in frame:
+        raise InputError(f"{name}: no column date or {period}; present are {present}")
     frame = _with_default(frame, "track_id", tracks, name, "song")
     frame = _with_default(frame, "region", regions, name, "region")
-    if "date" not in frame and period not in frame:
-        raise InputError(f"{name}: no column date or {period}; present are {', '.join(map(str, frame))}")
     stray = ~frame["track_id"].isin(list(tracks))
     if stray.any():
         raise InputError(
@@ -139,12 +147,12 @@ def history_rows(source: Source, tracks: pd.DataFrame, calendar: Calendar) -> tu
         InputError: Names the file, row and value of the first fault.
     """
     frame, name = read_table(source, "history")
+    for column in ("track_id", "region", "date", "streams"):
+        if column not in frame:
+            raise InputError(f"{name}: no column {column}; present are {', '.join(map(str, frame))}")
     if len(tracks) == 1:
         frame = frame.assign(artist=tracks["artist"].iloc[0])
     frame = _with_default(frame, "artist", tracks["artist"].unique().tolist(), name, "artist")
-    for column in ("track_id", "region", "date"):
-        if column not in frame:
-            raise InputError(f"{name}: no column {column}; present are {', '.join(map(str, frame))}")
     rows = _settled(frame, name, calendar)
     own = rows["track_id"].isin(tracks["track_id"])
     if own.any():
@@ -172,7 +180,7 @@ def _dates_of_periods(
     wrong = ~((numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < 5000))
     if wrong.any():
         row = int(wrong.argmax())
-        raise InputError(f"{name}: row {row}: {period} {frame[period][row]!r} is no period; count from 0")
+        raise InputError(f"{name}: row {row}: {period} {shown(frame[period][row])} is no period; count from 0")
     dates = []
     for track, region, number in zip(frame["track_id"], frame["region"], numbers.astype(int), strict=True):
         if releases[track] is None:
@@ -184,8 +192,6 @@ def _dates_of_periods(
 
 
 def _settled(frame: pd.DataFrame, name: str, calendar: Calendar) -> pd.DataFrame:
-    if "streams" not in frame:
-        raise InputError(f"{name}: no column streams; present are {', '.join(map(str, frame))}")
     for column in ("track_id", "region"):
         if frame[column].isna().any():
             raise InputError(f"{name}: row {int(frame[column].isna().argmax())}: no {column}")
@@ -220,8 +226,8 @@ def _numbers(values: pd.Series, name: str, least: int) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{name}: row {row}: {values.name} {values.iloc[row]!r} is no number from {least} on; if it is unknown, "
-            "leave it empty"
+            f"{name}: row {row}: {values.name} {shown(values.iloc[row])} is no number from {least} on; "
+            "if it is unknown, leave it empty"
         )
     return numbers
 

@@ -21,7 +21,7 @@ from mp3model.audio.augment import (
 from mp3model.audio.bank import SAMPLE_RATE
 from mp3model.audio.frontend import LogMel
 from mp3model.files import written_whole
-from mp3model.serving.result import readable
+from mp3model.serving.result import notes_of, readable, songs_alike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6E6E6E"
 # The bands stay apart in print: the inner is drawn over the outer.
 OUTER, INNER = "#BBD8EA", "#7FB5D8"
-PANEL_COLUMNS = 3
+PANEL_COLUMNS, MANY_PANELS = 3, 12
+# Songs most alike that are drawn and named.
+ALIKE = 3
 
 
 def augmentation_stages(waveform: np.ndarray, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -130,19 +132,28 @@ def fan_charts(forecast: Forecast, track_id: str) -> Figure:
     from matplotlib.figure import Figure
 
     rows = np.flatnonzero((forecast.sampled.rows["track_id"] == track_id).to_numpy())
-    columns = min(PANEL_COLUMNS, len(rows))
+    columns = min(PANEL_COLUMNS if len(rows) <= MANY_PANELS else 2 * PANEL_COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
     flags = forecast.flags[forecast.flags["track_id"] == track_id]
-    notes = [f"{code}{f' ({region})' if region else ''}: {reason}" for _, region, code, reason in flags.to_numpy()]
     width = max(4.6, 3.5 * columns)
-    footnote = [part for note in notes for part in textwrap.wrap(f"! {note}", int(width * 15), subsequent_indent="   ")]
+    alike = songs_alike(forecast.comparables[forecast.comparables["track_id"] == track_id], ALIKE)
+    notes = [(f"songs most alike: {alike}", GREY)] if alike else []
+    notes += [(f"! {note}", ORANGE) for note in notes_of(flags)]
+    footnote = [
+        (part, colour)
+        for note, colour in notes
+        for part in textwrap.wrap(note, int(width * 17), subsequent_indent="   ")
+    ]
     below = 0.42 + 0.17 * len(footnote)
     height = 0.45 + 2.75 * lines + below
     figure = Figure(figsize=(width, height), dpi=160)
     FigureCanvasAgg(figure)
     parts: Any = figure.subfigures(3, 1, height_ratios=[height - below, 0.36, below - 0.35], hspace=0.0)
     panels, legend, notes_at = parts
-    panels.suptitle(f"{track_id}: streams a {_period(forecast)}, given that it charts", fontsize=10)
+    title = f": streams a {_period(forecast)}, given that it charts"
+    room = int(12 * width) - len(title)
+    name = track_id if len(track_id) <= room else f"{track_id[: room - 1]}…"
+    panels.suptitle(f"{name}{title}", fontsize=10, y=1 - 0.12 / (height - below), va="top")
     grid = panels.subplots(lines, columns, squeeze=False)
     panels.subplots_adjust(
         left=0.62 / width, right=1 - 0.2 / width, top=1 - 0.62 / (height - below), bottom=0.42 / (height - below),
@@ -157,9 +168,9 @@ def fan_charts(forecast: Forecast, track_id: str) -> Figure:
     legend.legend(
         handles.values(), handles, loc="center", ncols=3 if columns == 1 else len(handles), fontsize=7, frameon=False
     )
-    for number, line in enumerate(footnote):
+    for number, (line, colour) in enumerate(footnote):
         notes_at.text(
-            0.14 / width, 1 - (number + 0.1) / max(1, len(footnote)), line, fontsize=7, va="top", color=ORANGE
+            0.14 / width, 1 - (number + 0.1) / max(1, len(footnote)), line, fontsize=7, va="top", color=colour
         )
     return figure
 
@@ -207,7 +218,9 @@ def _fan(axes: Any, forecast: Forecast, row: int) -> dict[str, Any]:
         )[0]
     top = max(float(high.max()), floor, float(seen.max(initial=0)))
     alike = forecast.comparables
-    alike = alike[(alike["track_id"] == track) & (alike["region"] == region) & (alike["place"] <= 3)]
+    alike = alike[(alike["track_id"] == track) & (alike["region"] == region) & (alike["place"] <= ALIKE)]
+    # A hit among them may not press the forecast flat, so what is far above it leaves the picture.
+    top = max(top, min(float(alike["streams"].max()), 1.6 * top)) if len(alike) else top
     for _, song in alike.groupby(["place", "song_id"]):
         line = song["streams"].to_numpy(dtype=float)[: len(dates)]
         handles["songs most alike"] = axes.plot(

@@ -167,6 +167,7 @@ def save_checkpoint(
     for stem, values in {**tensors, "optimizer": moments}.items():
         contiguous = {name: value.detach().cpu().contiguous() for name, value in values.items()}
         save_file(contiguous, temporary / f"{stem}.safetensors")
+    share(temporary)
     files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
     write_json(temporary / "state.json", {"step": step, **state, "files": files})
     shutil.rmtree(final, ignore_errors=True)
@@ -174,6 +175,12 @@ def save_checkpoint(
     for older in folder.glob("checkpoint-*"):
         if older != final:
             shutil.rmtree(older)
+
+
+def share(folder: Path) -> None:
+    """Lets others read the weights in a folder: safetensors writes files that only their owner may read."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,16 @@ from typing import Any
 
 from mp3model.files import InputError, write_json
 from mp3model.tables.folder import DatasetFolder, read_dataset
+
+
+def must_use_cpu() -> bool:
+    """Whether Accelerate has to be told to use the CPU: one of several processes on a machine without a GPU.
+
+    Otherwise it takes each process of torchrun for the only one.
+    """
+    import torch
+
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
 
 
 def check_bounds(arguments: Any, bounds: Mapping[str, tuple[float, float | None]]) -> None:
