@@ -4,8 +4,10 @@
     python recipes/evaluate.py --data DIR --forecasts RUN0 RUN2 --output_dir RUN [--baselines boosted "region median"]
 
 Forecast tables are a folder as recipes/forecast.py writes it; without its arguments.json name the one --observed they
-were made with. Writes RUN/report.md, RUN/report.json and pictures. With --audit all after the cut-offs is changed and
-no forecast may move: the exit status is 1 if one does.
+were made with. Writes RUN/report.md, RUN/report.json, RUN/table.txt and pictures. With --audit all after the cut-offs
+is changed and no forecast may move: the exit status is 1 if one does. With --bench FILE.parquet the forecasts of the
+first system (model, tables or else the first baseline) are written as FILE.0.parquet, FILE.1.parquet, …, a row a debut,
+for any independent scorer; the columns are described in mp3model/evaluation/prediction_tables.py.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
+from mp3model.files import InputError, errors_in_one_line
 from mp3model.training.arguments import parse_arguments
 
 # A loader's worker that is spawned, as on macOS, reads this file again under the second name.
@@ -35,8 +37,8 @@ class EvaluateArguments:
     forecasts: list[str] = field(
         default_factory=list, metadata={"help": "Folders of forecast tables, one for each number of observed periods."}
     )
-    baselines: list[str] = field(
-        default_factory=lambda: list(FLOORS), metadata={"help": "Baselines by name; `none` is no baseline."}
+    baselines: list[str] | None = field(
+        default=None, metadata={"help": "Baselines by name; none given is five floors, `none` is no baseline."}
     )
     split: str = field(default="test", metadata={"help": "Split that is scored."})
     observed: list[int] | None = field(
@@ -45,6 +47,9 @@ class EvaluateArguments:
     audit: bool = field(default=False, metadata={"help": "Change all after the cut-offs: no forecast may move."})
     audit_days: int = field(default=4, metadata={"help": "Cut-offs that the audit looks at."})
     audit_each: int = field(default=3, metadata={"help": "Debuts it takes a day, region and observed periods."})
+    bench: str | None = field(
+        default=None, metadata={"help": "FILE.parquet: also the first system's forecasts, as FILE.K.parquet."}
+    )
     paths: int = field(default=128, metadata={"help": "Paths a forecast of the model."})
     windows: int = field(default=3, metadata={"help": "Windows a preview where the model hears."})
     seed: int = field(default=0, metadata={"help": "Of the bootstrap, the model's paths and the audit."})
@@ -58,8 +63,12 @@ def check_arguments(arguments: EvaluateArguments) -> None:
     check_bounds(arguments, dict.fromkeys(("paths", "windows", "audit_days", "audit_each"), (1, None)))
     if (Path(arguments.output_dir) / "report.json").exists():
         raise InputError(f"{arguments.output_dir} holds another report; name another --output_dir")
-    if arguments.model is None and not arguments.forecasts:
-        raise InputError("nothing to score: give --model, a model's folder, or --forecasts, folders of tables")
+    if arguments.model is None and not arguments.forecasts and arguments.baselines in (None, ["none"]):
+        raise InputError("nothing to score: give --model, a folder, --forecasts, folders of tables, or --baselines")
+    if arguments.bench is not None:
+        from mp3model.evaluation.prediction_tables import table_path
+
+        table_path(arguments.bench, 0)
     if arguments.audit and arguments.model is None:
         raise InputError("--audit asks the model again: give --model; tables cannot be asked")
     for folder in arguments.forecasts:
@@ -82,36 +91,26 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 from mp3model.baselines.registry import make_baseline  # noqa: E402
 from mp3model.evaluation.accuracy import QUANTILES, CurveForecasts  # noqa: E402
 from mp3model.evaluation.audit import audit_forecasts, sample_of  # noqa: E402
-from mp3model.evaluation.curve_pictures import write_pictures  # noqa: E402
-from mp3model.evaluation.curve_report import add_scores, target_name  # noqa: E402
-from mp3model.evaluation.forecasts import PERIOD_NAMES, RankCurves, truth_of  # noqa: E402
-from mp3model.evaluation.slices import (  # noqa: E402
-    groupings,
-    input_worth,
-    markdown,
-    reliability,
-    row_errors,
-    sliced_errors,
-)
+from mp3model.evaluation.forecasts import PERIOD_NAMES, RankCurves  # noqa: E402
+from mp3model.evaluation.full_report import full_report, leader_of, write_full_report  # noqa: E402
+from mp3model.evaluation.prediction_tables import write_prediction_table  # noqa: E402
+from mp3model.evaluation.slices import forecasts_without  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS  # noqa: E402
-from mp3model.tables.debuts import Debuts, debut_rows, debuts_of, with_cutoff  # noqa: E402
+from mp3model.tables.debuts import Debuts, debut_rows, debuts_of  # noqa: E402
 from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
 from mp3model.tables.history import History  # noqa: E402
-from mp3model.tables.splits import first_rows, make_splits  # noqa: E402
-from mp3model.tables.tracks import artist_keys  # noqa: E402
+from mp3model.tables.splits import make_splits  # noqa: E402
 from mp3model.training.curves import covariates_of, descriptor_table  # noqa: E402
 from mp3model.training.forecasting import PathForecaster, forecaster_of  # noqa: E402
 
 GROUPS = ("state", "artist", "regions")
-# Groups of inputs whose worth is asked; a model without its regions' state knows no scale to speak in.
-WORTH = ("artist", "regions", "audio")
 # System → observed periods → its forecasts of the debuts that are scored; None where it cannot forecast.
 Forecasts = dict[str, dict[int, CurveForecasts | None]]
 
 
 def main() -> None:
-    """Forecast, score, slice, draw, audit, in that order."""
+    """Forecast, score, audit, write, in that order."""
     folder = Path(arguments.output_dir)
     transformers_logging.disable_progress_bar()
     with errors_in_one_line():
@@ -126,24 +125,26 @@ def main() -> None:
         asked = debuts.of_split(arguments.split)
         if not len(asked):
             raise InputError(f"{dataset.path}: no debut in the {arguments.split} split that the model knows")
-        asked_for = arguments.observed or ([0, 1, 2, 4] if forecaster else sorted(tables))
+        asked_for = arguments.observed or ([0, 1, 2, 4] if forecaster or not tables else sorted(tables))
         if max(asked_for) >= asked.curves.streams.shape[1] or min(asked_for) < 0:
             raise InputError(f"--observed {asked_for}: curves have {asked.curves.streams.shape[1]} periods")
         forecasts: Forecasts = {}
         without: dict[int, dict[str, CurveForecasts]] = {}
         if forecaster is not None:
             forecasts["MP3"] = {k: forecaster.paths(asked, k).forecasts() for k in asked_for}
-            without = {k: of_less(forecaster, asked, k) for k in asked_for}
+            without = {k: forecasts_without(forecaster, asked, k) for k in asked_for}
         if tables:
             forecasts["tables"] = {k: of_tables(tables[k], asked, k, dataset) for k in asked_for if k in tables}
         forecasts |= of_baselines(dataset, debuts, asked, asked_for)
-        report = scored(forecasts, without, dataset, asked, asked_for)
+        leader = next(iter(forecasts)) if forecaster or tables else leader_of(forecasts, asked_for)
+        report = full_report(forecasts, asked, dataset, arguments.split, asked_for, leader, without, arguments.seed)
         if arguments.audit and forecaster is not None:
             report["audit"] = audited(forecaster, dataset, asked, asked_for)
-        report["pictures"] = write_pictures(report, folder)
-        with written_whole(folder / "report.md") as path:
-            path.write_text(markdown(report), encoding="utf-8")
-        write_json(folder / "report.json", report)
+        if arguments.bench is not None:
+            for k in asked_for:
+                if (given := forecasts[leader][k]) is not None:
+                    print(write_prediction_table(arguments.bench, asked, given, k))
+        write_full_report(report, folder)
     print(f"{folder / 'report.md'}\n{report.get('audit', {}).get('summary', '')}".strip())
     if report.get("audit", {}).get("moved"):
         print(f"error: {report['audit']['summary']}", file=sys.stderr)
@@ -171,16 +172,6 @@ def described(forecaster: PathForecaster, dataset: DatasetFolder, rows: pd.DataF
     if config.encoder in ("descriptors", "both"):
         descriptors, _ = descriptor_table(dataset, rows, config.descriptors, config.descriptor_statistics)
     return debuts_of(dataset, rows, config.horizon, descriptors)
-
-
-def of_less(forecaster: PathForecaster, asked: Debuts, observed: int) -> dict[str, CurveForecasts]:
-    """The model's forecasts without each group of inputs that it has: group → forecasts."""
-    has = {*forecaster.covariates.groups, *(["audio"] if forecaster.hearing is not None else [])}
-    return {
-        group: replace(forecaster, absent=(group,)).paths(asked, observed).forecasts()
-        for group in WORTH
-        if group in has
-    }
 
 
 def folders_of_tables() -> dict[int, Path]:
@@ -238,7 +229,8 @@ def of_tables(folder: Path, asked: Debuts, observed: int, dataset: DatasetFolder
 
 def of_baselines(dataset: DatasetFolder, debuts: Debuts, asked: Debuts, asked_for: list[int]) -> Forecasts:
     """Each baseline fitted on the training split, and its forecasts."""
-    names = [name for name in arguments.baselines if name != "none"]
+    given = FLOORS if arguments.baselines is None else arguments.baselines
+    names = [name for name in given if name != "none"]
     waiting = [make_baseline(name, dataset) for name in names]
     if not waiting:
         return {}
@@ -252,43 +244,6 @@ def of_baselines(dataset: DatasetFolder, debuts: Debuts, asked: Debuts, asked_fo
     return {
         name: {k: baseline.forecast(asked, k) for k in asked_for} for name, baseline in zip(names, fitted, strict=True)
     }
-
-
-def scored(
-    forecasts: Forecasts,
-    without: dict[int, dict[str, CurveForecasts]],
-    dataset: DatasetFolder,
-    asked: Debuts,
-    asked_for: list[int],
-) -> dict[str, Any]:
-    """All that report.json holds but the audit: scores, slices, reliability and what inputs are worth."""
-    split, seed, leader = arguments.split, arguments.seed, next(iter(forecasts))
-    truth = truth_of(asked.rows, asked.curves)
-    tracks = dataset.tracks.assign(artist=artist_keys(dataset.tracks)).drop_duplicates("song_id")
-    lives = first_rows(dataset).merge(tracks[["song_id", "artist"]], on="song_id")
-    report: dict[str, Any] = {"data": arguments.data, "split": split, "leader": leader}
-    slices: dict[str, dict[str, Any]] = {target_name(k): {} for k in asked_for}
-    trusted: dict[str, dict[str, Any]] = {target_name(k): {} for k in asked_for}
-    worth: dict[str, dict[str, Any]] = {}
-    for observed in asked_for:
-        target = target_name(observed)
-        found = {name: given for name, by_k in forecasts.items() if (given := by_k.get(observed)) is not None}
-        if leader not in found:
-            raise InputError(f"--observed {observed}: {leader} has no forecast with so many; leave it out")
-        rivals = {name: given for name, given in found.items() if name != leader}
-        add_scores(report, split, observed, truth, found[leader], rivals, seed)
-        errors = {name: row_errors(truth, given, observed) for name, given in found.items()}
-        rows = with_cutoff(asked.rows, observed, dataset.frequency)
-        for grouping, masks in groupings(rows, truth, lives, dataset.frequency).items():
-            slices[target][grouping] = sliced_errors(errors, truth.artist, masks, seed)
-        for name, given in found.items():
-            told = reliability(truth, given, observed, seed)
-            if told is not None:
-                trusted[target][name] = told
-        if observed in without:
-            worth[target] = input_worth(truth, found[leader], without[observed], observed, seed)
-    report |= {"slices": {split: slices}, "reliability": {split: trusted}, "inputs": {split: worth}}
-    return report
 
 
 def audited(forecaster: PathForecaster, dataset: DatasetFolder, asked: Debuts, asked_for: list[int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_charts import HORIZON, REGIONS, small_charts
 from tiny_model import write_model
@@ -66,6 +67,7 @@ def tables(data, model, tmp_path_factory) -> Path:
 def test_a_model_is_scored_beside_tables_and_floors_with_slices_pictures_and_an_audit(data, model, tables, tmp_path):
     folder = tmp_path / "r"
     words = ["--observed", 0, 2, "--paths", PATHS, "--audit", "--audit_days", 2, "--audit_each", 1]
+    words += ["--bench", folder / "table.parquet"]
     done = run("--data", data, "--model", model, "--forecasts", tables, "--output_dir", folder, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     content = json.loads((folder / "report.json").read_text())
@@ -90,6 +92,11 @@ def test_a_model_is_scored_beside_tables_and_floors_with_slices_pictures_and_an_
     assert len(content["audit"]["rows"]) + len(content["audit"]["not_reached"]) >= 2 * len(REGIONS)
     assert "no forecast" in done.stdout
     assert {"leaderboard.png", "error_by_observed.png", "reliability.png", "inputs.png"} <= set(content["pictures"])
+    assert (folder / "table.txt").read_text().startswith("total on the test split")
+    for observed in (0, 2):
+        table = pd.read_parquet(folder / f"table.{observed}.parquet")
+        assert len(table) == content["test"]["total"]["n_rows"]
+        assert {"row_id", "y0", "q10", "q90", "score", "length"} <= set(table.columns)
     text = (folder / "report.md").read_text()
     for name in content["pictures"]:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
@@ -133,6 +140,7 @@ def test_a_model_whose_inputs_look_ahead_fails_the_audit(data, model, tmp_path):
     [
         ([], "--model"),
         (["--forecasts", "nowhere"], "nowhere"),
+        (["--baselines", "region median", "--bench", "table.csv"], "table.csv"),
         pytest.param(["--model", "MODEL", "--observed", "99"], "99", marks=pytest.mark.slow),
         pytest.param(["--model", "MODEL", "--baselines", "tea leaves"], "tea leaves", marks=pytest.mark.slow),
     ],

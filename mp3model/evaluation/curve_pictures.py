@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ERROR = "CRPS, log10(1 + streams / floor)"
 # More lines than this cannot be told apart where slices lie close together.
 MOST_LINES = 4
+# Of lines that spread over a panel, as many as there are colours.
+MOST_SYSTEMS = len(COLOURS)
 PANEL = (5.2, 3.3)
 # System → colour and mark, the same in every picture of a report.
 Styles = Mapping[str, Mapping[str, Any]]
@@ -30,7 +33,7 @@ def write_pictures(report: Mapping[str, Any], folder: Path) -> list[str]:
     """Draws every picture that the report has figures for.
 
     Args:
-        report: As `mp3model.evaluation.slices.markdown` reads it.
+        report: From `mp3model.evaluation.full_report.full_report`.
         folder: Where the PNG files go.
 
     Returns:
@@ -46,12 +49,15 @@ def write_pictures(report: Mapping[str, Any], folder: Path) -> list[str]:
         "error_by_decile": slice_picture(slices, "decile", "decile of streams within the region", leader, styles),
         "error_by_month": slice_picture(slices, "month", "month of debut", leader, styles),
         "slices": slice_picture(slices, "kind", "", leader, styles, ordered=False),
-        "reliability": reliability_picture(report["reliability"][split], leader, styles),
+        "reliability": reliability_picture(report["reliability"][split], leader, styles, _scores(report)),
         "inputs": inputs_picture(report.get("inputs", {}).get(split, {})),
     }
     names = []
     for name, figure in drawn.items():
         if figure is not None:
+            for axes in figure.axes:
+                # Only now: whoever sets a title sets its size anew.
+                axes.title.set_fontsize(9)
             with written_whole(folder / f"{name}.png") as path:
                 figure.savefig(path, format="png", dpi=130)
             names.append(f"{name}.png")
@@ -66,7 +72,8 @@ def title_of(target: str) -> str:
 def styles_of(systems: list[str]) -> dict[str, dict[str, Any]]:
     """System → colour and mark."""
     return {
-        name: {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
+        # A second round of colours has other marks than the first.
+        name: {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[(place + place // len(COLOURS)) % len(MARKS)]}
         for place, name in enumerate(systems)
     }
 
@@ -90,13 +97,16 @@ def leaderboard_picture(report: Mapping[str, Any], styles: Styles) -> Figure | N
 
 
 def observed_picture(report: Mapping[str, Any], styles: Styles) -> Figure | None:
-    """Error by number of observed periods, a line a system; nothing to draw for a single number."""
+    """Error by number of observed periods, a line a system; nothing to draw for a single number.
+
+    Of many systems only the leader and those that come nearest to the best at some number are drawn.
+    """
     targets = _scores(report)
     if len(targets) < 2:
         return None
     figure, (axes,) = _figure(1, (6.4, 4.0))
     counts = [0 if target == "total" else int(target.removeprefix("remaining_")) for target in targets]
-    systems = _systems(targets)
+    systems = _foremost(targets, report["leader"])
     for place, name in enumerate(systems):
         style = styles[name]
         known = [(k, found[name]) for k, found in zip(counts, targets.values(), strict=True) if name in found]
@@ -145,8 +155,10 @@ def slice_picture(
             if system == leader or (few and not ordered):
                 for at, one in zip(x, given, strict=True):
                     _dot(axes, (one["value"], one["low"], one["high"]), at, styles[system])
-        ticks = [f"{name}\n({values[name]['n']})" for name in names] if few and not ordered else names
-        axes.set_xticks(range(len(names)), ticks, rotation=0 if sum(map(len, names)) < 50 else 90, fontsize=7)
+        alone = few and not ordered
+        ticks = [fill(f"{name} ({values[name]['n']})", 10) for name in names] if alone else names
+        rotation = 0 if alone or sum(map(len, names)) < 50 else 90
+        axes.set_xticks(range(len(names)), ticks, rotation=rotation, fontsize=7)
         axes.set_ylim(bottom=0)
         axes.set(title=title_of(target), xlabel=label, ylabel=ERROR)
         axes.grid(axis="y", color="#E4E4E4", linewidth=0.6)
@@ -154,8 +166,10 @@ def slice_picture(
     return figure
 
 
-def reliability_picture(reliability: Mapping[str, Any], leader: str, styles: Styles) -> Figure | None:
-    """Coverage against what intervals claim, every system; below, the leader's PIT histogram."""
+def reliability_picture(
+    reliability: Mapping[str, Any], leader: str, styles: Styles, scores: Mapping[str, Mapping[str, Any]]
+) -> Figure | None:
+    """Coverage against what intervals claim, of the foremost systems by their scores; below, the leader's PIT."""
     found = {target: systems for target, systems in reliability.items() if leader in systems}
     if not found:
         return None
@@ -163,7 +177,8 @@ def reliability_picture(reliability: Mapping[str, Any], leader: str, styles: Sty
     above, below = panels[: len(found)], panels[len(found) :]
     for axes, (target, systems) in zip(above, found.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="#B0B0B0", linewidth=1, linestyle=(0, (4, 2)))
-        for name, values in systems.items():
+        for name in _foremost({target: scores[target]}, leader):
+            values = systems[name]
             nominal = [float(level) for level in values["coverage"]]
             width = 1.6 if name == leader else 0.8
             coverage = list(values["coverage"].values())
@@ -216,8 +231,15 @@ def _scores(report: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float
     return {target: systems for target, systems in found.items() if systems}
 
 
-def _systems(targets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for found in targets.values() for name in found))
+def _foremost(targets: Mapping[str, Mapping[str, Any]], leader: str) -> list[str]:
+    """The leader, and the systems whose error comes nearest to the least one at some number of observed periods."""
+    ratio: dict[str, float] = {}
+    for found in targets.values():
+        least = min(values[0] for values in found.values())
+        for name, values in found.items():
+            ratio[name] = min(ratio.get(name, np.inf), values[0] / least if least > 0 else 1.0)
+    others = sorted((name for name in ratio if name != leader), key=lambda name: ratio[name])
+    return [*([leader] if leader in ratio else []), *others[: MOST_SYSTEMS - 1]]
 
 
 def _nearest(values: Mapping[str, Any], leader: str) -> list[str]:
@@ -252,7 +274,6 @@ def _figure(count: int, panel: tuple[float, float], columns: int | None = None) 
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axes in panels:
         axes.tick_params(labelsize=8)
-        axes.title.set_fontsize(9)
         axes.xaxis.label.set_fontsize(8)
         axes.yaxis.label.set_fontsize(8)
         axes.spines[["top", "right"]].set_visible(False)

@@ -14,15 +14,16 @@ from mp3model.evaluation.accuracy import (
     CurveForecasts,
     CurveTruth,
     covered,
-    paired_curve_differences,
     pit_deviation,
     randomised_pit,
-    score_curves,
     skill_scores,
 )
+from mp3model.evaluation.bootstrap import curve_draws, interval_of_draws, known_draws
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
 from mp3model.tables.curves import log_streams
 
+# Measure → its value in every draw, and how many rows, artists and regions there were: what `curve_draws` gives.
+Drawn = tuple[dict[str, np.ndarray], dict[str, int]]
 _COLUMNS = {
     "spearman": "Spearman",
     "crps_logfloor": "CRPS",
@@ -60,17 +61,50 @@ def add_scores(
         rivals: Name → forecasts of the same rows, None of one that cannot forecast here.
         seed, replicates: Of the bootstrap by artist.
     """
-    target = target_name(observed)
-    report.setdefault(split, {})[target] = score_curves(truth, forecasts, observed, seed, replicates)
-    for name, other in rivals.items():
-        if other is None:
-            continue
+    draws = known_draws(truth, observed, seed, replicates)
+    given = {name: other for name, other in rivals.items() if other is not None}
+    drawn = {name: curve_draws(truth, other, observed, draws=draws) for name, other in given.items()}
+    add_drawn_scores(report, split, target_name(observed), curve_draws(truth, forecasts, observed, draws=draws), drawn)
+
+
+def add_drawn_scores(
+    report: dict[str, Any], split: str, target: str, leader: Drawn, rivals: Mapping[str, Drawn]
+) -> None:
+    """As `add_scores`, of systems whose measures were drawn already, all in the same draws.
+
+    Args:
+        report, split: As for `add_scores`.
+        target: From `target_name`.
+        leader: Of the system, from `curve_draws`.
+        rivals: Name → the same of each rival.
+    """
+    report.setdefault(split, {})[target] = scores_of(leader)
+    for name, drawn in rivals.items():
         place = report.setdefault("baselines", {}).setdefault(name, {}).setdefault(split, {})
-        place[target] = score_curves(truth, other, observed, seed, replicates)
-        difference = paired_curve_differences(truth, forecasts, other, observed, seed, replicates)
-        report.setdefault("differences", {}).setdefault(split, {}).setdefault(target, {})[name] = {
-            measure: asdict(interval) for measure, interval in difference.items()
-        }
+        place[target] = scores_of(drawn)
+        place = report.setdefault("differences", {}).setdefault(split, {}).setdefault(target, {})
+        place[name] = differences_of(leader, drawn)
+
+
+def scores_of(drawn: Drawn) -> dict[str, Any]:
+    """Each measure `m`, `m_ci` beside it, and the counts, in the form of `score_curves`."""
+    samples, counts = drawn
+    scores: dict[str, Any] = {}
+    for measure, values in samples.items():
+        found = interval_of_draws(values, counts["n_artists"] > 1)
+        scores |= {measure: found.value, f"{measure}_ci": None if found.low is None else [found.low, found.high]}
+    return scores | counts
+
+
+def differences_of(one: Drawn, other: Drawn) -> dict[str, dict[str, float | None]]:
+    """Measure → value, low, high of one system less another, of the measures that both have."""
+    of_one, counts = one
+    several = counts["n_artists"] > 1
+    return {
+        measure: asdict(interval_of_draws(values - other[0][measure], several))
+        for measure, values in of_one.items()
+        if measure in other[0]
+    }
 
 
 def calibration_of(totals: np.ndarray, true: np.ndarray, regions: np.ndarray, seed: int = 0) -> dict[str, Any]:

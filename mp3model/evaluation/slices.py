@@ -1,9 +1,9 @@
-"""Debuts and several systems' forecasts of them in; errors by slice, reliability and report.md's text out."""
+"""Debuts and several systems' forecasts of them in; errors by slice, reliability and what inputs are worth out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,20 @@ from mp3model.evaluation.accuracy import (
     pit_deciles,
     randomised_pit,
 )
+from mp3model.evaluation.bootstrap import Draws, interval_of_draws
 from mp3model.tables.curves import PERIOD_DAYS, period_dates
+from mp3model.tables.debuts import Debuts
+from mp3model.tables.folder import DatasetFolder
+from mp3model.tables.splits import first_rows
+from mp3model.tables.tracks import artist_keys
 
 # Central intervals whose ends are among the nine quantiles.
 NOMINAL = (0.2, 0.4, 0.6, 0.8)
+# Groups of inputs whose worth is asked; a model without its regions' state knows no scale to speak in.
+WORTH = ("artist", "regions", "audio")
 # A mean over fewer debuts says more of them than of the slice.
 MINIMUM_SLICE = 5
 CHRISTMAS_FROM, CHRISTMAS_TO = (11, 15), (1, 6)
-_GROUPINGS = {
-    "region": "By region",
-    "decile": "By popularity decile (of the streams over the horizon, within the region; 10 is the top)",
-    "month": "By month of debut",
-    "kind": "Slices",
-}
-_MEASURES = {"crps_logfloor": "CRPS", "wape": "WAPE %", "spearman": "Spearman", "cov80": "80 % covers"}
 
 
 def row_errors(truth: CurveTruth, forecasts: CurveForecasts, observed: int) -> np.ndarray:
@@ -140,6 +140,9 @@ def sliced_errors(
 ) -> dict[str, Any]:
     """Mean error of each system in each slice, and of the first less each other one, with 95 % intervals by artist.
 
+    Artists are drawn once from all rows, for every system and slice; a draw without an artist of a slice is left out
+    of that slice's interval.
+
     Args:
         errors: System → (n,) from `row_errors`; the first is the one that others are compared with.
         artist: (n,) whose rows are drawn together.
@@ -150,23 +153,23 @@ def sliced_errors(
         Slice → `n`, `systems` (name → value, low, high) and `differences`; slices of fewer than five scored rows are
         left out.
     """
-    artist = np.asarray(artist, dtype=object)
-    known = np.all([np.isfinite(values) for values in errors.values()], axis=0)
-    leader = next(iter(errors))
+    rows = np.flatnonzero(np.all([np.isfinite(values) for values in errors.values()], axis=0))
+    draws = Draws(np.asarray(artist, dtype=object)[rows], replicates, seed)
+    each = np.column_stack([values[rows] for values in errors.values()])
+    both = np.hstack([each, each[:, :1] - each[:, 1:]])
+    names = list(errors)
     found: dict[str, Any] = {}
     for label, mask in labels.items():
-        at = np.flatnonzero(np.asarray(mask, dtype=bool) & known)
+        at = np.flatnonzero(np.asarray(mask, dtype=bool)[rows])
         if len(at) < MINIMUM_SLICE:
             continue
-
-        def mean(values: np.ndarray, at: np.ndarray = at) -> dict[str, float | None]:
-            nothing = np.zeros(len(at))
-            return asdict(paired_row_difference(values[at], nothing, artist[at], seed=seed, replicates=replicates))
-
+        samples = draws.ratios(both[at], np.ones((len(at), both.shape[1])), at).T
+        several = draws.artists(at) > 1
+        told = [asdict(interval_of_draws(values, several)) for values in samples]
         found[label] = {
             "n": len(at),
-            "systems": {name: mean(values) for name, values in errors.items()},
-            "differences": {name: mean(errors[leader] - values) for name, values in errors.items() if name != leader},
+            "systems": dict(zip(names, told[: len(names)], strict=True)),
+            "differences": dict(zip(names[1:], told[len(names) :], strict=True)),
         }
     return found
 
@@ -174,6 +177,12 @@ def sliced_errors(
 def masks_of(labels: np.ndarray) -> dict[str, np.ndarray]:
     """(n,) labels → label → (n,) bool, in order; rows with None belong nowhere."""
     return {str(label): labels == label for label in sorted({value for value in labels if value is not None})}
+
+
+def lives_of(dataset: DatasetFolder) -> pd.DataFrame:
+    """When every song first charted in every region, as far as the dataset tells: `song_id, artist, region, debut`."""
+    tracks = dataset.tracks.assign(artist=artist_keys(dataset.tracks)).drop_duplicates("song_id")
+    return first_rows(dataset).merge(tracks[["song_id", "artist"]], on="song_id")
 
 
 def groupings(
@@ -236,6 +245,22 @@ def reliability(truth: CurveTruth, forecasts: CurveForecasts, observed: int, see
     }
 
 
+def forecasts_without(forecaster: Any, asked: Debuts, observed: int) -> dict[str, CurveForecasts]:
+    """A model's forecasts without each group of inputs that it has: group → forecasts.
+
+    Args:
+        forecaster: Of an MP3 model, as `mp3model.training.forecasting.forecaster_of` makes it.
+        asked: The debuts.
+        observed: Periods known.
+    """
+    has = {*forecaster.covariates.groups, *(["audio"] if forecaster.hearing is not None else [])}
+    return {
+        group: replace(forecaster, absent=(group,)).paths(asked, observed).forecasts()
+        for group in WORTH
+        if group in has
+    }
+
+
 def input_worth(
     truth: CurveTruth,
     whole: CurveForecasts,
@@ -252,108 +277,3 @@ def input_worth(
         difference = paired_row_difference(lacking, errors, truth.artist, seed=seed, replicates=replicates)
         found[group] = asdict(difference) | {"n": int(np.isfinite(lacking - errors).sum())}
     return found
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """report.json's content → report.md's text.
-
-    Args:
-        report: With `leader, split, data, slices, reliability` and the nesting of `add_scores`; `inputs`, `audit` and
-            `pictures` if there.
-    """
-    split, leader = report["split"], report["leader"]
-    parts = [
-        f"# {leader} on the {split} split of {report['data']}",
-        "Errors are CRPS of the streams still to come, in log10(1 + streams / floor of the region); square brackets "
-        "are 95 % intervals, drawn by artist. Differences are paired: less than 0 means that "
-        f"{leader} is better. Slices of fewer than {MINIMUM_SLICE} debuts are left out.",
-    ]
-    for target in report[split]:
-        parts += [f"## {_heading(target)}", *_leaderboard(report, split, target), *_worth(report, split, target)]
-        parts += _reliability(report["reliability"][split][target])
-        for grouping, title in _GROUPINGS.items():
-            parts += _slices(report["slices"][split][target][grouping], title)
-    if "audit" in report:
-        parts += ["## What comes after the cut-off", report["audit"]["summary"], _table(*_audit_rows(report["audit"]))]
-    parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in report.get("pictures", [])]
-    return "\n\n".join(parts) + "\n"
-
-
-def _heading(target: str) -> str:
-    return "Nothing observed" if target == "total" else f"{target.removeprefix('remaining_')} observed period(s)"
-
-
-def _leaderboard(report: dict[str, Any], split: str, target: str) -> list[str]:
-    scores = report[split][target]
-    systems = {report["leader"]: scores}
-    systems |= {
-        name: splits[split][target]
-        for name, splits in report.get("baselines", {}).items()
-        if target in splits.get(split, {})
-    }
-    differences = report.get("differences", {}).get(split, {}).get(target, {})
-    rows = []
-    for name, values in sorted(systems.items(), key=lambda item: item[1].get("crps_logfloor") or np.inf):
-        cells = [_cell(values.get(measure), values.get(f"{measure}_ci"), measure) for measure in _MEASURES]
-        apart = differences.get(name, {}).get("crps_logfloor")
-        rows.append([name, *cells, _interval(apart) if apart else ""])
-    counted = f"{scores['n_rows']} debuts of {scores['n_artists']} artists."
-    return [counted, _table(["system", *_MEASURES.values(), f"{report['leader']} less this, CRPS"], rows)]
-
-
-def _worth(report: dict[str, Any], split: str, target: str) -> list[str]:
-    worth = report.get("inputs", {}).get(split, {}).get(target)
-    if not worth:
-        return []
-    rows = [[group, _interval(value), str(value["n"])] for group, value in worth.items()]
-    return [
-        "### What each group of inputs is worth",
-        _table(["left out", "error grows by", "debuts"], rows),
-    ]
-
-
-def _reliability(systems: Mapping[str, Any]) -> list[str]:
-    if not systems:
-        return []
-    rows = [
-        [name, *(f"{100 * share:.1f}" for share in values["coverage"].values()), f"{values['pit_deviation']:.3f}"]
-        for name, values in systems.items()
-    ]
-    head = ["system", *(f"{100 * level:.0f} % covers" for level in NOMINAL), "worst PIT tenth from .1"]
-    return ["### Reliability", _table(head, rows)]
-
-
-def _slices(found: Mapping[str, Any], title: str) -> list[str]:
-    if not found:
-        return []
-    names = list(dict.fromkeys(name for values in found.values() for name in values["systems"]))
-    rows = [
-        [label, str(values["n"]), *(_interval(values["systems"].get(name)) for name in names)]
-        for label, values in found.items()
-    ]
-    return [f"### {title}", _table(["", "debuts", *names], rows)]
-
-
-def _audit_rows(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = ["observed", "region", "cut-off", "debuts", "largest change in streams"]
-    keys = ("observed", "region", "cutoff", "debuts", "difference")
-    return head, [[str(row[key]) for key in keys] for row in audit["rows"]]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _interval(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return ""
-    return _cell(value["value"], None if value["low"] is None else (value["low"], value["high"]), "crps_logfloor")
-
-
-def _cell(value: float | None, interval: Any, measure: str) -> str:
-    if value is None:
-        return ""
-    digits = 1 if measure == "wape" else 3
-    bounds = f" [{interval[0]:.{digits}f} {interval[1]:.{digits}f}]" if interval else ""
-    return f"{value:.{digits}f}{bounds}"
