@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from mp3model.evaluation.accuracy import QUANTILES, score_curves
 from mp3model.evaluation.forecasts import truth_of
 from mp3model.files import InputError
+from mp3model.serving.forecaster import Forecaster
 from mp3model.tables.debuts import debut_rows, debuts_of
 from mp3model.tables.folder import read_dataset
 from mp3model.training.forecasting import forecaster_of
@@ -201,6 +202,18 @@ def test_a_model_pooled_with_boosted_trees_is_one_folder_with_one_forecast(marke
     truth = truth_of(debuts.rows, debuts.curves)
     again = score_curves(truth, pooled.paths(debuts, 2).forecasts(), 2, replicates=0)
     assert again["crps"] == pytest.approx(report["test"]["remaining_2"]["crps"], rel=1e-6)
+    row = debuts.rows.iloc[0]
+    forecaster = Forecaster.from_pretrained(model)
+    forecaster.model.config.pool = {"0": 0.5}
+    asked = {"track_id": row["track_id"], "regions": [row["region"]], "release": row["debut"], "samples": 20}
+    sums = [
+        each.forecast(data=data, **asked).popularity.query("metric == 'sum'")["0.5"].item()
+        for each in (forecaster, replace(forecaster, trees=None))
+        for data in (market, None)
+    ]
+    # Without the artist's history trees would take a song for one by a new artist, so the decoder speaks alone.
+    assert sums[0] != sums[2]
+    assert sums[1] == sums[3]
     (model / "boosted.json.gz").unlink()
     with pytest.raises(InputError, match=r"boosted\.json\.gz: missing"):
         forecaster_of(model, dataset)

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mp3model.baselines.boosted import Boosted
 from mp3model.evaluation.accuracy import LEVELS, QUANTILES
 from mp3model.evaluation.calibration import PathCalibration
 from mp3model.evaluation.forecasts import PERIOD_NAMES, CurvePaths, RankCurves, best_ranks, debut_ranks
@@ -35,9 +36,12 @@ from mp3model.serving.observed import (
 from mp3model.serving.result import Forecast
 from mp3model.serving.trust import STALE_DAYS, Flag, flag_table, sound_flags
 from mp3model.tables.curves import CurveArrays, period_dates, taken
+from mp3model.tables.debuts import Debuts
 from mp3model.tables.folder import DatasetFolder, read_dataset
 from mp3model.tables.history import STATE_FEATURES, History, RegionStates, region_scales
 from mp3model.tables.tracks import artist_key, artist_keys
+from mp3model.training.curves import stored_covariates
+from mp3model.training.forecasting import companion_of, pooled_rows, scaled_as
 
 WINDOWS_AT_ONCE = 8
 NEAREST = 5
@@ -63,10 +67,12 @@ class Forecaster:
     Attributes:
         model: In evaluation mode.
         catalogue: The songs it learnt from, or None.
+        trees: Boosted trees that its paths are pooled with, or None.
     """
 
     model: MP3Model
     catalogue: Catalogue | None = None
+    trees: Boosted | None = None
     _datasets: dict[str, DatasetFolder] = field(default_factory=dict, repr=False)
     _known_days: dict[tuple[str, ...], tuple[DatasetFolder, History, RankCurves]] = field(
         default_factory=dict, repr=False
@@ -94,7 +100,9 @@ class Forecaster:
             raise InputError(
                 f"device {chosen}: cannot be used here ({reason}); leave it out for what there is"
             ) from error
-        return cls(model.eval(), catalogue)
+        return cls(
+            model.eval(), catalogue, companion_of(Path(path), model.config.pool, stored_covariates(model.config))
+        )
 
     @property
     def regions(self) -> list[str]:
@@ -163,13 +171,18 @@ class Forecaster:
         flags += left_out + more + self._artist_flags(songs, earlier, base) + self._region_flags(rows, known.states)
         lowest = self._lowest(rows, known.states)
         curves = curves_of(rows, seen, lowest, self.model.config.horizon, calendar.frequency)
-        values, scale = self._sampled(rows, known, curves, samples, seed, heard, places, descriptors)
-        streams = chart_observed(values, scale["floor"], scale["threshold"], rows, curves, full)
+        covariates = self._covariates(known)
+        values, scale = self._sampled(rows, covariates, curves, samples, seed, heard, places, descriptors)
+        told = (scale["floor"], scale["threshold"], rows, curves)
+        seen_by_charts = chart_observed(values, *told, False)
+        charted = self._pooled(seen_by_charts, covariates, *told)
+        streams = charted
+        if full:
+            streams = scaled_as(
+                chart_observed(values, *told, True), seen_by_charts, charted, rows["observed"].to_numpy()
+            )
         ranks = debut_ranks(rows, streams, known.rank_curves, curves.rank[:, 0])
         sampled = CurvePaths(rows.drop(columns="absent"), streams, calendar.frequency, ranks)
-        charted = (
-            streams if not full else chart_observed(values, scale["floor"], scale["threshold"], rows, curves, False)
-        )
         flags += self._distance_flags(songs, embeddings)
         return Forecast(
             sampled,
@@ -427,7 +440,7 @@ class Forecaster:
     def _sampled(
         self,
         rows: pd.DataFrame,
-        known: _Known,
+        covariates: Covariates,
         curves: CurveArrays,
         samples: int,
         seed: int,
@@ -437,14 +450,6 @@ class Forecaster:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Calibrated paths in log10 of floor units, floors and thresholds; rows that lack the same go together."""
         config = self.model.config
-        covariates = Covariates(
-            list(config.regions),
-            config.frequency,
-            config.horizon,
-            tuple(config.covariates),
-            known.states,
-            known.history,
-        )
         values = np.empty((len(rows), samples, config.horizon), np.float32)
         scale = {name: np.empty(len(rows)) for name in ("floor", "threshold")}
         for absent in rows["absent"].unique():
@@ -468,6 +473,44 @@ class Forecaster:
             calibration = PathCalibration.from_dict(config.calibration)
             values = calibration.apply(values, scale["threshold"], rows["region"].tolist(), rows["observed"].to_numpy())
         return values, scale
+
+    def _covariates(self, known: _Known) -> Covariates:
+        config = self.model.config
+        return Covariates(
+            list(config.regions),
+            config.frequency,
+            config.horizon,
+            tuple(config.covariates),
+            known.states,
+            known.history,
+        )
+
+    def _pooled(
+        self,
+        charted: np.ndarray,
+        covariates: Covariates,
+        floor: np.ndarray,
+        threshold: np.ndarray,
+        rows: pd.DataFrame,
+        curves: CurveArrays,
+    ) -> np.ndarray:
+        """Chart-observed paths, pooled with the trees in rows that lack nothing: trees cannot leave an input out."""
+        whole = np.flatnonzero((rows["absent"] == "").to_numpy())
+        weights = self.model.config.pool
+        if self.trees is None or weights is None or not len(whole):
+            return charted
+        part = rows.iloc[whole].reset_index(drop=True)
+        pooled = charted.copy()
+        pooled[whole] = pooled_rows(
+            charted[whole],
+            part,
+            Debuts.of(part, taken(curves, whole)),
+            self.trees.with_covariates(covariates),
+            weights,
+            floor[whole],
+            threshold[whole],
+        )
+        return pooled
 
     def _distance_flags(self, songs: pd.DataFrame, embeddings: np.ndarray | None) -> list[tuple[str, Flag]]:
         if self.catalogue is None or embeddings is None or np.isnan(self.catalogue.far):
