@@ -24,6 +24,7 @@ from small_charts import HORIZON, small_charts, week
 
 from mp3model.baselines.curve_floors import (
     Groups,
+    NearestRows,
     PreviousRelease,
     RegionClimate,
     SameWeeksLastYear,
@@ -44,6 +45,7 @@ FLOORS = [
     "region mean",
     "region × month",
     "artist previous release",
+    "nearest neighbours",
     "same weeks last year",
     "carry-forward",
     "geometric decay",
@@ -247,6 +249,54 @@ def _streams(dataset, lives, life: int) -> np.ndarray:
     by_date = rows.groupby("date")["streams"].sum()
     start = pd.Timestamp(int(lives.debut[life]), unit="D")
     return np.array([by_date.get(start + pd.Timedelta(days=7 * number), 0.0) for number in range(HORIZON)])
+
+
+@pytest.mark.parametrize("observed", [0, 2])
+def test_neighbours_are_those_nearest_in_what_tells_of_the_total(observed: int):
+    debuts, covariates = all_debuts(), covariates_of(small_charts())
+    train, test = debuts.of_split("train"), debuts.of_split("test")
+    train = train.chosen(np.isfinite(train.curves.chart_observed()).all(axis=1))
+    forecasts = fitted(NearestRows(neighbours=7)).forecast(test, observed)
+    tables, curves = [], []
+    for part in (train, test):
+        known = known_of(part, covariates, observed)
+        static = covariates.gather(known.rows)["static"]
+        tables.append(np.column_stack([static, np.log10(1 + np.nan_to_num(known.seen))]).astype(float))
+        curves.append(part.curves.chart_observed() / known.floor[:, None])
+    total = np.log10(1 + curves[0][:, observed:].sum(axis=1))
+    moving = tables[0].std(axis=0) > 1e-6
+    weight = [abs(np.corrcoef(column, total)[0, 1]) for column in tables[0][:, moving].T]
+    centre, width = tables[0][:, moving].mean(axis=0), tables[0][:, moving].std(axis=0)
+    points, asked = (np.clip((table[:, moving] - centre) / width, -4, 4) * weight for table in tables)
+    for row in range(len(test.rows)):
+        here = np.flatnonzero(train.rows["region"] == test.rows["region"][row])
+        assert len(here) >= 7
+        near = here[np.argsort([np.linalg.norm(asked[row] - points[one]) for one in here])[:7]]
+        expected = np.median(curves[0][near, observed:], axis=0)
+        floor = known_of(test, covariates, observed).floor[row]
+        np.testing.assert_allclose(forecasts.curve[row, observed:] / floor, expected, rtol=1e-9)
+        logs = np.log10(1 + curves[0][near, observed:].sum(axis=1))
+        np.testing.assert_allclose(np.log10(1 + forecasts.quantiles[row] / floor), np.quantile(logs, LEVELS), atol=1e-9)
+
+
+def test_a_region_of_few_debuts_looks_for_neighbours_everywhere():
+    test = all_debuts().of_split("test")
+    train = all_debuts().of_split("train")
+    forecasts = fitted(NearestRows(neighbours=10_000)).forecast(test, 0)
+    known = known_of(train, covariates_of(small_charts()), 0)
+    whole = np.isfinite(train.curves.chart_observed()).all(axis=1)
+    everywhere = np.median(train.curves.chart_observed()[whole] / known.floor[whole, None], axis=0)
+    floors = known_of(test, covariates_of(small_charts()), 0).floor
+    np.testing.assert_allclose(forecasts.curve / floors[:, None], np.tile(everywhere, (len(test.rows), 1)), rtol=1e-9)
+    with pytest.raises(InputError, match="0 neighbours"):
+        NearestRows(neighbours=0)
+
+
+def test_neighbours_answer_only_for_periods_they_were_learnt_for():
+    baseline = fitted(NearestRows(observed=(0, 2)))
+    test = all_debuts().of_split("test")
+    assert baseline.forecast(test, 1) is None
+    assert baseline.forecast(test, 2) is not None
 
 
 def test_the_same_weeks_of_last_year_lie_52_weeks_back_and_none_after_the_cut_off_is_read():

@@ -77,7 +77,7 @@ def test_a_model_is_scored_beside_tables_and_floors_with_slices_pictures_and_an_
         assert low <= content["test"][target]["crps_logfloor"] <= high
         assert "region median" in content["differences"]["test"][target]
         slices = content["slices"]["test"][target]
-        assert set(slices) == {"region", "decile", "month", "kind"}
+        assert set(slices) == {"region", "decile", "forecast", "month", "kind"}
         assert sum(values["n"] for values in slices["region"].values()) <= content["test"][target]["n_rows"]
         assert set(content["inputs"]["test"][target]) == {"artist", "regions"}
         assert sum(content["reliability"]["test"][target]["MP3"]["pit"]) == pytest.approx(1)

@@ -61,7 +61,7 @@ def test_scores_are_nested_by_split_and_target_beside_the_baselines(report, fore
             assert scores[name] == pytest.approx(value, abs=1e-9), name
         assert scores["n_songs"] <= scores["n_rows"]
         assert report["baselines"]["best"]["train"][target]["crps_logfloor"] < scores["crps_logfloor"]
-        assert set(report["slices"]["train"][target]) == {"region", "decile", "month", "kind"}
+        assert set(report["slices"]["train"][target]) == {"region", "decile", "forecast", "month", "kind"}
         assert set(report["slices"]["train"][target]["region"]) == set(REGIONS)
         assert report["inputs"]["train"][target]["artist"]["value"] > 0
     assert set(report["baselines"]["carry-forward"]["train"]) == {"remaining_2"}

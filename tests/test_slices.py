@@ -12,6 +12,7 @@ from mp3model.evaluation.slices import (
     christmas,
     decile_labels,
     groupings,
+    held_rows,
     input_worth,
     lives_of,
     masks_of,
@@ -177,6 +178,19 @@ def test_only_what_is_still_to_come_is_scored():
     assert not np.array_equal(row_errors(truth, given, 0), row_errors(later, given, 0))
 
 
+def test_each_slice_tells_how_many_intervals_held():
+    truth, level = market()
+    wide, narrow = forecasts(level, 0.3), forecasts(level, 0.01)
+    errors = {"wide": row_errors(truth, wide, 0), "narrow": row_errors(truth, narrow, 0)}
+    held = {"wide": held_rows(truth, wide, 0), "narrow": held_rows(truth, narrow, 0)}
+    found = sliced_errors(errors, truth.artist, masks_of(truth.region), held=held)
+    for place, region in enumerate(("GB", "US")):
+        coverage = found[region]["coverage"]
+        assert coverage["wide"] == pytest.approx(held["wide"][place::2].mean())
+        assert coverage["wide"] > 0.8 > coverage["narrow"]
+    assert held_rows(truth, CurveForecasts(curve=np.ones((400, 3))), 0) is None
+
+
 def test_an_input_is_worth_what_the_error_grows_by_without_it():
     truth, level = market()
     without = {"artist": forecasts(np.full_like(level, 1.5), 0.5), "regions": forecasts(level, 0.2)}
@@ -191,8 +205,11 @@ def test_every_grouping_is_there():
     debut = pd.Timestamp("2020-11-05") + pd.to_timedelta(np.arange(60) // 2 * 7, unit="D")
     rows = pd.DataFrame({"song_id": songs, "artist": truth.artist, "region": truth.region, "debut": debut})
     rows = rows.assign(cutoff=rows["debut"] - pd.Timedelta(days=7))
-    groups = groupings(rows, truth, rows, "W")
-    assert set(groups) == {"region", "decile", "month", "kind"}
+    groups = groupings(rows, truth, rows, "W", score=np.arange(60.0))
+    assert set(groups) == {"region", "decile", "forecast", "month", "kind"}
+    assert groupings(rows, truth, rows, "W")["forecast"] == {}
+    # 30 rows a region in the order of their score.
+    assert np.flatnonzero(groups["forecast"]["10"]).tolist() == list(range(54, 60))
     kind = groups["kind"]
     assert (kind["Christmas"] ^ kind["rest of the year"]).all()
     assert kind["new artists"].any()

@@ -7,7 +7,7 @@ units unless streams are named, and "remaining" is what lies after the observed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ LEAST_ROWS = 20
 BINS = 20
 # Lives of an artist that are looked through for one that has run its course.
 _RELEASES = 64
+_ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -414,6 +415,116 @@ class SeenWeeks:
         later = self._later(known, observed)
         number = self._number(known, later)
         return forecasts_of(known, later, self.spreads[observed](number), score=later.sum(axis=1) * known.floor)
+
+
+class NearestRows:
+    """The curves of the training debuts in the region that were most like this one, in floor units.
+
+    Likeness is the distance of what covariates tell as of the cut-off and of the logs of the observed periods, each
+    standardised by the training rows and weighted by its absolute correlation with their remaining total. The curve,
+    length and debut rank are the neighbours' medians, the quantiles those of their totals. A region with fewer training
+    debuts than neighbours looks among all.
+
+    Args:
+        neighbours: Asked of each row.
+        observed: Numbers of observed periods to learn for; others cannot be forecast.
+    """
+
+    name = "nearest neighbours"
+
+    def __init__(self, neighbours: int = 50, observed: tuple[int, ...] = (0, 1, 2, 4)) -> None:
+        if neighbours < 1:
+            raise InputError(f"{neighbours} neighbours have no curve; ask for at least 1")
+        self.neighbours, self.observed = neighbours, observed
+
+    def fit(self, train: Debuts, validation: Debuts, covariates: Covariates) -> NearestRows:
+        """Keeps the training rows; validation is not used."""
+        self.covariates = covariates
+        train = complete_debuts(train)
+        self.places = {
+            observed: self._learnt(train, observed) for observed in self.observed if observed < covariates.horizon
+        }
+        self.ranks = train.curves.rank[:, 0]
+        return self
+
+    def _learnt(self, train: Debuts, observed: int) -> _Places:
+        training = _Training.of(train, self.covariates, observed)
+        features = self._features(train, training.known)
+        centre, width = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
+        standard = (features - centre) / width
+        total = log_sum(training.remaining())
+        spread = total.std()
+        weight = np.abs(standard.T @ (total - total.mean())) / (len(total) * spread) if spread > 0 else 1.0
+        places = _Places(centre, width, weight * np.ones(features.shape[1]), training)
+        places.points = places(features)
+        return places
+
+    def _features(self, debuts: Debuts, known: Known) -> np.ndarray:
+        parts = [
+            self.covariates.gather(known.rows.iloc[start : start + _ROWS_AT_ONCE])["static"]
+            for start in range(0, len(known), _ROWS_AT_ONCE)
+        ]
+        static = np.concatenate(parts) if parts else np.zeros((0, 0))
+        descriptors = np.zeros((len(known), 0)) if debuts.descriptors is None else np.nan_to_num(debuts.descriptors)
+        return np.concatenate([static, np.log10(1 + np.nan_to_num(known.seen)), descriptors], axis=1).astype(float)
+
+    def forecast(self, debuts: Debuts, observed: int) -> CurveForecasts | None:
+        """The neighbours' remaining periods; None for an `observed` that was not learnt."""
+        if observed not in self.places:
+            return None
+        known, places = known_of(debuts, self.covariates, observed), self.places[observed]
+        asked, later_of = places(self._features(debuts, known)), places.training.remaining()
+        n, periods = len(known), later_of.shape[1]
+        later, quantiles, length, rank = np.empty((n, periods)), np.empty((n, 9)), np.empty(n), np.full(n, np.nan)
+        for region in np.unique(known.region):
+            pool = np.flatnonzero(places.training.known.region == region)
+            if len(pool) < self.neighbours:
+                pool = np.arange(len(later_of))
+            for rows in np.array_split(np.flatnonzero(known.region == region), n // _ROWS_AT_ONCE + 1):
+                near = pool[_nearest(asked[rows], places.points[pool], self.neighbours)]
+                found = later_of[near]
+                later[rows] = np.median(found, axis=1)
+                quantiles[rows] = np.quantile(np.log10(1 + found.sum(axis=2)), LEVELS, axis=1).T
+                length[rows] = np.median((found > 0).sum(axis=2), axis=1)
+                rank[rows] = _median_known(self.ranks[near])
+        return forecasts_of(
+            known,
+            later,
+            quantiles,
+            rank0=rank if np.isfinite(rank).all() else None,
+            total=10 ** quantiles[:, 4] - 1,
+            length=length,
+        )
+
+
+@dataclass
+class _Places:
+    """Training rows as points: how features become coordinates, and the rows' own."""
+
+    centre: np.ndarray
+    width: np.ndarray
+    weight: np.ndarray
+    training: _Training
+    points: np.ndarray = field(init=False)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """(n, features) → (n, features)."""
+        # Beyond what training saw by far, one feature would drown the others.
+        return np.clip((features - self.centre) / self.width, -4, 4) * self.weight
+
+
+def _nearest(asked: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:
+    """(n, d), (m, d) → (n, ≤ count) positions of the nearest points; of equals, those that come first."""
+    distance = (asked**2).sum(axis=1)[:, None] + (points**2).sum(axis=1) - 2 * asked @ points.T
+    return np.argsort(distance, axis=1, kind="stable")[:, :count]
+
+
+def _median_known(ranks: np.ndarray) -> np.ndarray:
+    """(n, neighbours) → (n,) medians of the known ones; NaN where none is."""
+    known = np.isfinite(ranks).any(axis=1)
+    found = np.full(len(ranks), np.nan)
+    found[known] = np.nanmedian(ranks[known], axis=1)
+    return found
 
 
 def streams_last_year(dataset: DatasetFolder, rows: pd.DataFrame, horizon: int) -> np.ndarray:

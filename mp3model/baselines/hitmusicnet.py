@@ -166,7 +166,12 @@ def _epoch(
 
 
 def fit_autoencoder(
-    rows: Tensor, sizes: Sequence[int], seed: int, batch: int = BATCH, held: Tensor | None = None
+    rows: Tensor,
+    sizes: Sequence[int],
+    seed: int,
+    batch: int = BATCH,
+    held: Tensor | None = None,
+    epochs: int = AUTOENCODER_EPOCHS,
 ) -> Autoencoder:
     """An autoencoder of (n, sizes[0]) rows in 0..1, from new weights, stopped as in the paper."""
     with torch.random.fork_rng(devices=[]):
@@ -174,7 +179,7 @@ def fit_autoencoder(
         network = Autoencoder(sizes)
     optimizer = torch.optim.Adam(network.parameters(), lr=AUTOENCODER_RATE)
     others = None if held is None else [held]
-    train_network(network, [rows], _rebuilt, optimizer, AUTOENCODER_EPOCHS, batch, seed, AUTOENCODER_PATIENCE, others)
+    train_network(network, [rows], _rebuilt, optimizer, epochs, batch, seed, AUTOENCODER_PATIENCE, others)
     return network
 
 
@@ -196,14 +201,21 @@ class HitMusicNet:
         epochs: of the net, at most.
         batch: rows a step.
         seed: of both networks' weights, the order of the rows and dropout.
+        autoencoder_epochs: of the autoencoder, at most.
     """
 
     def __init__(
-        self, thresholds: tuple[float, float] | None = None, epochs: int = EPOCHS, batch: int = BATCH, seed: int = 0
+        self,
+        thresholds: tuple[float, float] | None = None,
+        epochs: int = EPOCHS,
+        batch: int = BATCH,
+        seed: int = 0,
+        autoencoder_epochs: int = AUTOENCODER_EPOCHS,
     ) -> None:
         if thresholds is not None and not thresholds[0] < thresholds[1]:
             raise InputError(f"thresholds are {thresholds}; give two rising values")
         self.thresholds, self.epochs, self.batch, self.seed = thresholds, epochs, batch, seed
+        self.autoencoder_epochs = autoencoder_epochs
 
     def fit(
         self,
@@ -229,7 +241,9 @@ class HitMusicNet:
             others = self.scale(self._checked(validation[0]))
             held = [others, self._targets(checked_targets(validation[1], len(others)))]
         sizes = autoencoder_sizes(rows.shape[1])
-        self.autoencoder = fit_autoencoder(scaled, sizes, self.seed, self.batch, held[0] if held else None)
+        self.autoencoder = fit_autoencoder(
+            scaled, sizes, self.seed, self.batch, held[0] if held else None, self.autoencoder_epochs
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net = make_net(sizes[-1], 1 if self.thresholds is None else len(self.thresholds) + 1)

@@ -276,7 +276,8 @@ class Published:
     def _scored(
         branch: nn.Module, values: np.ndarray, shape: tuple[int, ...], name: str, mend: str
     ) -> float | np.ndarray:
-        values = np.asarray(values, dtype=np.float32)
+        # A copy of what may not be written: torch takes no read-only memory.
+        values = np.require(values, dtype=np.float32, requirements="W")
         if values.shape[-len(shape) :] != shape or values.ndim - len(shape) not in (0, 1):
             wanted = ", ".join(str(size) for size in shape)
             raise InputError(f"{name} has shape {values.shape}, not ({wanted}) or (n, {wanted}); {mend}")

@@ -2,8 +2,8 @@
 
 Stated by the public code and kept: mean squared error, Adagrad at 5e-3 (TensorFlow's, whose squares start at 0.1),
 rate × 0.9 on a plateau, batches of 10, at most 150 epochs. Not stated, so ours: what a plateau is (`PLATEAU` epochs
-without a better validation loss), when to stop (`PATIENCE` epochs), the scaling of inputs and targets, and the siamese
-loss's margin, weight and pairs.
+without a better validation loss), when to stop (`PATIENCE` epochs unless asked for others), the scaling of inputs and
+targets, and the siamese loss's margin, weight and pairs.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def fit(
     rate: float = RATE,
     seed: int = 0,
     device: str = "cpu",
+    patience: int = PATIENCE,
 ) -> Fitted:
     """Trains one of M1 to M6 in place; the same arguments give the same weights on the same processor.
 
@@ -178,6 +179,7 @@ def fit(
         rate: first learning rate of Adagrad.
         seed: of the order of the songs.
         device: where to train.
+        patience: epochs without a better loss after which training stops.
 
     Raises:
         InputError: shapes that do not fit, a mel or tag that is not finite, no known target, or a loss that is none.
@@ -211,7 +213,7 @@ def fit(
         schedule.step(watched)
         if watched < best:
             best, best_epoch, kept = watched, epoch, copy.deepcopy(model.state_dict())
-        elif epoch - best_epoch >= PATIENCE:
+        elif epoch - best_epoch >= patience:
             break
     model.load_state_dict(kept)
     return Fitted(model.eval(), [scale.to("cpu") for scale in scales], target, history, best_epoch)
@@ -296,7 +298,7 @@ class KKBOXBaseline:
         song_ids: (n,) the songs that the inputs describe, a row each.
         inputs: as in `fit`, for all n songs.
         siamese: Train with `siamese_loss`.
-        options: further arguments of `fit`: epochs, batch, rate, seed, device.
+        options: further arguments of `fit`: epochs, batch, rate, seed, device, patience.
 
     Raises:
         InputError: a song twice, or inputs of another length.

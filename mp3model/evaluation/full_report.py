@@ -30,6 +30,7 @@ from mp3model.evaluation.slices import (
     MINIMUM_SLICE,
     NOMINAL,
     groupings,
+    held_rows,
     input_worth,
     lives_of,
     reliability,
@@ -69,6 +70,7 @@ MEASURES = {
 GROUPINGS = {
     "region": "By region",
     "decile": "By popularity decile (of the streams over the horizon, within the region; 10 is the top)",
+    "forecast": "By tenth of the forecast (by the first system's order within the region; 10 is the top)",
     "month": "By month of debut",
     "kind": "Slices",
 }
@@ -142,8 +144,11 @@ def full_report(
         places["leaderboard"][target] = leaderboard(drawn)
         errors = {name: row_errors(truth, given, k) for name, given in found.items()}
         rows = with_cutoff(asked.rows, k, dataset.frequency)
-        for grouping, masks in groupings(rows, truth, lives, dataset.frequency).items():
-            places["slices"][target][grouping] = sliced_errors(errors, truth.artist, masks, seed, replicates)
+        held = {name: inside for name, given in found.items() if (inside := held_rows(truth, given, k)) is not None}
+        score = found[leader].score if found[leader].score is not None else found[leader].total
+        for grouping, masks in groupings(rows, truth, lives, dataset.frequency, score).items():
+            found_slices = sliced_errors(errors, truth.artist, masks, seed, replicates, held)
+            places["slices"][target][grouping] = found_slices
         told = {name: reliability(truth, given, k, seed) for name, given in found.items()}
         places["reliability"][target] = {name: values for name, values in told.items() if values is not None}
         if without:
@@ -292,11 +297,16 @@ def _slices(found: Mapping[str, Any], title: str, shown: Sequence[str]) -> list[
     if not found:
         return []
     rows = [
-        [label, str(values["n"]), *(_interval(values["systems"].get(name)) for name in shown)]
+        [
+            label,
+            str(values["n"]),
+            *(_interval(values["systems"].get(name)) for name in shown),
+            f"{100 * values['coverage'][shown[0]]:.1f}" if shown[0] in values["coverage"] else "",
+        ]
         for label, values in found.items()
     ]
     words = [_KINDS] if title == GROUPINGS["kind"] else []
-    return [f"### {title}", *words, _table(["", "debuts", *shown], rows)]
+    return [f"### {title}", *words, _table(["", "debuts", *shown, f"80 % of {shown[0]} covers"], rows)]
 
 
 def _audit_rows(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -43,6 +43,11 @@ def row_errors(truth: CurveTruth, forecasts: CurveForecasts, observed: int) -> n
     return scores.get("crps_logfloor", scores["mae_logfloor"])
 
 
+def held_rows(truth: CurveTruth, forecasts: CurveForecasts, observed: int) -> np.ndarray | None:
+    """(n,) whether each row's 80 % interval holds the streams still to come; None of a forecast without quantiles."""
+    return curve_row_scores(truth, forecasts, observed).get("cov80")
+
+
 def region_labels(rows: pd.DataFrame) -> np.ndarray:
     """Each row's region: (n,) objects."""
     return rows["region"].to_numpy(dtype=object)
@@ -51,10 +56,15 @@ def region_labels(rows: pd.DataFrame) -> np.ndarray:
 def decile_labels(truth: CurveTruth) -> np.ndarray:
     """Each row's tenth by streams over the horizon within its region: (n,) `01` … `10`, None if they are unknown.
 
-    A slice by outcome is easier for systems that err on its side; it tells where errors lie, not who is better.
+    A slice by outcome is easier for systems that err on its side; it tells where errors lie, not who is better. Of
+    intervals it tells nothing: those who rose above all expectation are in the last tenth because they did.
     """
-    total = pd.Series(np.asarray(truth.streams, dtype=float).sum(axis=1))
-    groups = total.groupby(np.asarray(truth.region, dtype=object))
+    return tenths(np.asarray(truth.streams, dtype=float).sum(axis=1), truth.region)
+
+
+def tenths(values: np.ndarray, region: Any) -> np.ndarray:
+    """Each row's tenth within its region: (n,) values → (n,) `01` … `10`, None where the value is NaN."""
+    groups = pd.Series(values).groupby(np.asarray(region, dtype=object))
     # The middle of a row's rank interval, so that ties share a tenth and a single row lies in the middle.
     place = ((groups.rank() - 0.5) / groups.transform("count")).to_numpy()
     return np.array([None if np.isnan(value) else f"{int(value * 10) + 1:02d}" for value in place], dtype=object)
@@ -137,6 +147,7 @@ def sliced_errors(
     labels: Mapping[str, np.ndarray],
     seed: int = 0,
     replicates: int = 200,
+    held: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Mean error of each system in each slice, and of the first less each other one, with 95 % intervals by artist.
 
@@ -148,10 +159,11 @@ def sliced_errors(
         artist: (n,) whose rows are drawn together.
         labels: Slice → (n,) bool.
         seed, replicates: Of the bootstrap.
+        held: System → (n,) whether its 80 % interval held the truth, where it has one.
 
     Returns:
-        Slice → `n`, `systems` (name → value, low, high) and `differences`; slices of fewer than five scored rows are
-        left out.
+        Slice → `n`, `systems` (name → value, low, high), `differences` and `coverage` (name → share of 80 % intervals
+        that held the truth); slices of fewer than five scored rows are left out.
     """
     rows = np.flatnonzero(np.all([np.isfinite(values) for values in errors.values()], axis=0))
     draws = Draws(np.asarray(artist, dtype=object)[rows], replicates, seed)
@@ -170,6 +182,7 @@ def sliced_errors(
             "n": len(at),
             "systems": dict(zip(names, told[: len(names)], strict=True)),
             "differences": dict(zip(names[1:], told[len(names) :], strict=True)),
+            "coverage": {name: float(inside[rows[at]].mean()) for name, inside in (held or {}).items()},
         }
     return found
 
@@ -186,7 +199,7 @@ def lives_of(dataset: DatasetFolder) -> pd.DataFrame:
 
 
 def groupings(
-    rows: pd.DataFrame, truth: CurveTruth, lives: pd.DataFrame, frequency: str
+    rows: pd.DataFrame, truth: CurveTruth, lives: pd.DataFrame, frequency: str, score: np.ndarray | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
     """Every way in which a report slices debuts: grouping → label → (n,) bool.
 
@@ -197,6 +210,7 @@ def groupings(
         truth: Of the same rows.
         lives: `song_id, artist, region, debut` of the whole dataset, asked only as of each cut-off.
         frequency: `W` or `D`.
+        score: (n,) by whose order the leader ranks the rows; None leaves out tenths by forecast.
     """
     new = new_artists(rows, lives)
     later = opens_later(rows, lives)
@@ -204,6 +218,7 @@ def groupings(
     return {
         "region": masks_of(region_labels(rows)),
         "decile": masks_of(decile_labels(truth)),
+        "forecast": masks_of(tenths(score, truth.region)) if score is not None else {},
         "month": masks_of(month_labels(rows)),
         "kind": {
             "new artists": new,
