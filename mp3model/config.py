@@ -23,7 +23,7 @@ POOLINGS = ("tokens", "statistics")
 ENCODERS = ("ast", "descriptors", "both", "none")
 LIKELIHOODS = ("autoregressive", "joint")
 NULLS = ("censored", "masked", "zero")
-COVARIATES = ("state", "artist", "regions", "release")
+COVARIATES = ("state", "artist", "regions", "release", "past")
 CRITERIA = {"both": ("total", "debut_rank"), "streams": ("total",), "rank": ("debut_rank",)}
 
 # What transformers itself puts beside a model's own fields when it writes or reads a configuration.
@@ -83,7 +83,8 @@ class MP3Config(PreTrainedConfig):
         decoder_dropout: Dropout in its blocks.
         decoder_region_mode: `token`, `embedding` or `none`: how the decoder is told the region.
         audio_segments: Stretches of time whose mean patch token the decoder sees, beside class and region tokens.
-        covariates: Groups of inputs besides audio, of state, artist, regions, release.
+        covariates: Groups of inputs besides audio, of state, artist, regions, release, past (what the song did in
+            the region before its first period asked for, for songs that run or return).
         covariate_drop: Probability with which each group, and the audio, is absent for a row in training.
         region_drop: Probability with which a row's region is unknown in training.
         region_states: region → date, floor and values of its last charts in the data (`RegionStates.last`).

@@ -39,6 +39,10 @@ class ForecastArguments:
     origin: str | None = field(
         default=None, metadata={"help": "Forecast every song running on this day, from what was known then."}
     )
+    returning: bool = field(
+        default=False,
+        metadata={"help": "With --origin, also songs off the charts that were on them in the weeks of a year ago."},
+    )
     region: list[str] | None = field(
         default=None,
         # Repeated, as in `mp3model forecast`, the regions add up; without it the last would silently win.
@@ -74,7 +78,7 @@ from mp3model.audio.bank import SAMPLE_RATE  # noqa: E402
 from mp3model.audio.decode import SUFFIXES, decode  # noqa: E402
 from mp3model.serving.forecaster import Forecaster  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS  # noqa: E402
-from mp3model.tables.debuts import debut_rows, debuts_of  # noqa: E402
+from mp3model.tables.debuts import debut_rows, debuts_of, running_rows  # noqa: E402
 from mp3model.tables.folder import read_dataset  # noqa: E402
 from mp3model.tables.splits import first_rows  # noqa: E402
 from mp3model.training.curves import descriptor_table  # noqa: E402
@@ -145,7 +149,7 @@ def of_dataset() -> tuple[list[str], Shard]:
         cutoff = rows["debut"].to_numpy() + days
         rows = rows.assign(observed=arguments.observed, cutoff=cutoff)
     else:
-        rows = running_rows(dataset, config.horizon)
+        rows = songs_running(dataset, config)
     if arguments.observed >= config.horizon:
         raise InputError(f"--observed {arguments.observed}: the model's curves have {config.horizon} periods")
     rows = rows[rows["region"].isin(regions)].sort_values(["song_id", "region"], kind="stable").reset_index(drop=True)
@@ -171,12 +175,22 @@ def asked_regions(known: Any) -> list[str]:
     return list(dict.fromkeys(arguments.region or known))
 
 
-def running_rows(dataset: Any, horizon: int) -> pd.DataFrame:
-    """Songs within their horizon on the day of --origin, in every region, with what was observed by then."""
+def songs_running(dataset: Any, config: Any) -> pd.DataFrame:
+    """Songs within their horizon on the day of --origin, in every region, with what was observed by then.
+
+    A model that knows the past of songs is also asked about those that have run for longer, and with --returning about
+    those that may return: from the period after the last chart on.
+    """
+    if arguments.returning and "past" not in config.covariates:
+        raise InputError(
+            f"--returning: {arguments.model} knows {', '.join(config.covariates)} of songs, not their past; train with "
+            "past in --covariates and with --running"
+        )
     try:
         origin = pd.Timestamp(arguments.origin).normalize()
     except ValueError as error:
         raise InputError(f"--origin {arguments.origin!r} is no date; write it as 2026-01-31") from error
+    horizon = config.horizon
     first = first_rows(dataset).assign(split="none")
     rows = debut_rows(dataset, first[["track_id", "region", "debut", "split"]])
     period = PERIOD_DAYS[dataset.frequency]
@@ -184,7 +198,17 @@ def running_rows(dataset: Any, horizon: int) -> pd.DataFrame:
     # Whole periods that ended by the origin; the one under way is still to come.
     elapsed = (origin - started["debut"]).dt.days.to_numpy() // period + 1
     rows = started.assign(observed=elapsed, cutoff=origin.to_datetime64())
-    return rows[rows["observed"] < horizon]
+    rows = rows[rows["observed"] < horizon]
+    if "past" not in config.covariates:
+        return rows
+    dates = (dataset.curves if dataset.charts is None else dataset.charts)["date"]
+    last = dates[dates <= origin].max()
+    if pd.isna(last):
+        raise InputError(f"--origin {origin.date()}: {dataset.path} has no chart on or before that day")
+    longer = running_rows(dataset, last.to_datetime64(), horizon, returning=arguments.returning)
+    within = pd.MultiIndex.from_frame(rows[["song_id", "region"]])
+    longer = longer[~pd.MultiIndex.from_frame(longer[["song_id", "region"]]).isin(within)]
+    return pd.concat([rows, longer.drop(columns="on_chart")], ignore_index=True)
 
 
 def of_files(accelerator: Accelerator) -> tuple[list[str], Shard]:

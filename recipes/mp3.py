@@ -56,7 +56,7 @@ class ModelArguments:
     )
     covariates: list[str] = field(
         default_factory=lambda: ["state", "artist", "regions"],
-        metadata={"help": "Of state, artist, regions, release; release needs a date for every song."},
+        metadata={"help": "Of state, artist, regions, release, past; release needs a date for every song."},
     )
     likelihood: str = field(default="autoregressive", metadata={"help": "autoregressive or joint."})
     components: int = field(default=4, metadata={"help": "Normals a mixture, or curves with joint (24 is good)."})
@@ -111,6 +111,13 @@ class TrainArguments:
         default=False,
         metadata={"help": "After validation has chosen epochs and map, learn again from training and validation."},
     )
+    running: float = field(
+        default=0.0,
+        metadata={
+            "help": "Rows an epoch, over debuts, of songs that run or may return after some day; needs past among "
+            "--covariates; 0 is none."
+        },
+    )
     log_every: int = field(default=10, metadata={"help": "Steps between lines in metrics.jsonl."})
     tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
 
@@ -152,7 +159,14 @@ from mp3model.model.modeling import MP2Model  # noqa: E402
 from mp3model.model.modeling_mp3 import Audio, MP3Model, known_periods  # noqa: E402
 from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
-from mp3model.tables.debuts import Debuts, debut_rows, debuts_of  # noqa: E402
+from mp3model.tables.debuts import (  # noqa: E402
+    Debuts,
+    debut_rows,
+    debuts_of,
+    joined,
+    seen_in_epoch,
+    training_rows_of_running_songs,
+)
 from mp3model.tables.folder import DatasetFolder  # noqa: E402
 from mp3model.tables.splits import make_splits  # noqa: E402
 from mp3model.training import loop  # noqa: E402
@@ -174,7 +188,7 @@ from mp3model.training.forecasting import (  # noqa: E402
     remember,
     shared_luck,
 )
-from mp3model.training.runs import check_bounds, claim_folder, read_or_make  # noqa: E402
+from mp3model.training.runs import check_bounds, claim_folder, must_use_cpu, read_or_make  # noqa: E402
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
 MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths"}
@@ -194,8 +208,11 @@ def check_arguments() -> None:
             "warmup": (0, 1),
             "ema": (0, 0.99999),
             "audio_rate": (0, None),
+            "running": (0, None),
         },
     )
+    if train_arguments.running and "past" not in model_arguments.covariates:
+        raise InputError(f"--running {train_arguments.running}: such songs have a past; add past to --covariates")
     check_bounds(model_arguments, {"dropout": (0, 0.9), "covariate_drop": (0, 0.9), "region_drop": (0, 0.9)})
     check_bounds(data_arguments, {"loader_workers": (0, None)})
     for arguments, name, choices in (
@@ -214,6 +231,7 @@ def main() -> None:
     with errors_in_one_line():
         check_arguments()
     accelerator = Accelerator(
+        cpu=must_use_cpu(),
         mixed_precision=train_arguments.precision,
         log_with=train_arguments.tracker,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "tracker")),
@@ -280,12 +298,25 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
             )
         model.mp2.load_state_dict(MP2Model.from_pretrained(model_arguments.mp2).state_dict())
         hearing = Hearing(dataset, AudioBank(dataset.path), config.samples, train_arguments.windows)
-    statistics = covariate_statistics(covariates, train, config.frequency)
+    running = running_songs(dataset, config) if train_arguments.running else None
+    taught = train if running is None else joined(train, running.of_split("train"))
+    statistics = covariate_statistics(
+        covariates, train, config.frequency, None if running is None else seen_first(running.of_split("train"))
+    )
     with torch.no_grad():
         model.context.mean.copy_(torch.tensor(statistics["mean"]))
         model.context.std.copy_(torch.tensor(statistics["std"]))
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    model, epochs = fit(model, train, validation.of_kept_songs(stopping), covariates, hearing, folder, accelerator)
+    model, epochs = fit(
+        model,
+        taught,
+        validation.of_kept_songs(stopping),
+        covariates,
+        hearing,
+        folder,
+        accelerator,
+        running=None if running is None else seen_first(running.of_split("validation")),
+    )
     forecaster = PathForecaster(
         model,
         covariates,
@@ -312,6 +343,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         model.load_state_dict(start)
         both = debuts.of_split("train", "validation")
         accelerator.print(f"once more from {len(both)} songs ({len(both.rows)} debuts), {epochs} epoch(s)")
+        both = both if running is None else joined(both, running)
         model, _ = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
         forecaster = replace(forecaster, model=model, _heard={})
     if train_arguments.boosted:
@@ -320,6 +352,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model")
+        loop.share(folder / "model")
         remember_songs(folder / "model", dataset, train, *embeddings)
         if train_arguments.boosted:
             trees.save(folder / "model" / BOOSTED)
@@ -333,6 +366,27 @@ def trees_of(config: MP3Config, train: Debuts, stopping: Debuts, covariates: Cov
     observed = tuple(k for k in train_arguments.observed if k < config.horizon)
     trees = Boosted("shape", tuple(config.covariates), refit=refit, observed=observed, seed=train_arguments.seed)
     return trees.fit(train, stopping, covariates)
+
+
+def running_songs(dataset: DatasetFolder, config: MP3Config) -> Debuts:
+    """Songs with a past on days of training and of validation, with what became of them."""
+    rows = training_rows_of_running_songs(
+        dataset, train_arguments.running, train_arguments.epochs, config.horizon, config.regions, train_arguments.seed
+    )
+    if "release" in config.covariates:
+        rows = rows[rows["release_date"].notna()].reset_index(drop=True)
+    descriptors = None
+    if config.encoder in ("descriptors", "both"):
+        descriptors, _ = descriptor_table(dataset, rows, config.descriptors, config.descriptor_statistics)
+    running = debuts_of(dataset, rows, config.horizon, descriptors)
+    if config.encoder == "descriptors" and descriptors is not None:
+        running = running.chosen(np.isfinite(descriptors).all(axis=1))
+    return running
+
+
+def seen_first(running: Debuts) -> Debuts:
+    """The rows of running songs that the first epoch sees."""
+    return running.chosen(seen_in_epoch(running.rows["luck"].to_numpy(), running.rows["chance"].to_numpy(), 0))
 
 
 def configuration(dataset: DatasetFolder) -> MP3Config:
@@ -391,8 +445,11 @@ def fit(
     folder: Path,
     accelerator: Accelerator,
     last_epoch: int | None = None,
+    running: Debuts | None = None,
 ) -> tuple[MP3Model, int]:
     """Trains the model; gives it with the weights that did best on the songs that stop it, and after how many epochs.
+
+    With `running` songs to stop it too, the best is the lowest sum of the loss of debuts and theirs.
 
     Without such songs it trains to the end of `last_epoch`, on the schedule of all epochs, and those weights count.
     """
@@ -529,11 +586,16 @@ def fit(
                 for observed in arguments.observed
             }
             error = float(np.mean(list(errors.values())))
-            log.write(
-                done * batches.steps,
-                {"validation_loss": error, "epoch": done}
-                | {f"validation_loss_{k}": value for k, value in errors.items()},
-            )
+            told = {"validation_loss": error, "epoch": done}
+            told |= {f"validation_loss_{k}": value for k, value in errors.items()}
+            if running is not None:
+                if hearing is not None and ("running" not in heard or model_arguments.audio == "finetune"):
+                    heard["running"] = hearing.listen(judged, running.songs, accelerator)
+                told["validation_loss_running"] = validation_loss(
+                    judged, running, covariates, hearing, heard.get("running"), 0
+                )
+                error += told["validation_loss_running"]
+            log.write(done * batches.steps, told)
         if stopping is None or error < best:
             best, best_epoch = error, done
             best_weights = {name: value.clone() for name, value in judged.state_dict().items()}

@@ -11,6 +11,7 @@ from small_charts import HORIZON, REGIONS, rows_known_on, small_charts, week
 from mp3model.files import InputError
 from mp3model.model.covariates import (
     GROUPS,
+    LAST_YEAR_FEATURES,
     TOKEN_FEATURES,
     ContextEncoder,
     Covariates,
@@ -59,6 +60,9 @@ def test_arrays_have_the_shapes_that_are_promised(history, debuts):
         "value": (n, HORIZON),
         "state": (n, HORIZON),
         "threshold": (n, HORIZON),
+        "before": (n, 1, LAST_YEAR_FEATURES),
+        "last_year": (n, HORIZON, LAST_YEAR_FEATURES),
+        "running": (n,),
     }
     assert {name: values.shape for name, values in batch.items()} == shapes
     assert all(np.isfinite(values).all() for values in batch.values())

@@ -17,15 +17,26 @@ from torch import Tensor, nn
 from mp3model.files import InputError
 from mp3model.tables.calendar import calendar_features
 from mp3model.tables.curves import BELOW, OBSERVED, PERIOD_DAYS, UNKNOWN, CurveArrays, period_dates
-from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES, History, RegionStates
+from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES, History, RegionStates, same_period_last_year
 
 # Groups of inputs a model may be given, each absent in use if the user has none of it.
-GROUPS = ("state", "artist", "regions", "release")
+GROUPS = ("state", "artist", "regions", "release", "past")
 # Lives looked at: the song's in other regions, the artist's here (as tokens), the artist's elsewhere (as statistics).
 OTHER_REGIONS, ARTIST_HERE, ARTIST_ELSEWHERE = 48, 12, 64
 OTHER_REGION_TOKEN, ARTIST_TOKEN = 0, 1
 TOKEN_FEATURES = len(LIFE_FEATURES) + 3
-_STATISTICS = {"artist": 27, "regions": 12, "release": 8, "state": len(STATE_FEATURES)}
+# Of a song with a past: periods before its first one asked for, each by value, below and unknown; and of all of them
+# peak, number, total, age, whether the last is on the chart, and by how much the region's floor grew in a year.
+PAST_PERIODS, PAST_TOTALS = 8, 6
+# Value, charted, below: of the same period last year.
+LAST_YEAR_FEATURES = 3
+_STATISTICS = {
+    "artist": 27,
+    "regions": 12,
+    "release": 8,
+    "state": len(STATE_FEATURES),
+    "past": 3 * PAST_PERIODS + PAST_TOTALS,
+}
 
 
 def static_width(groups: tuple[str, ...] | list[str]) -> int:
@@ -73,7 +84,8 @@ class Covariates:
             `region` (n,), `static` (n, S), `calendar` (n, H, C), `tokens` (n, M, F), `token_kind`, `token_region` and
             `token_known` (n, M), `floor` (n,) streams, `last_threshold` (n,), `observed` (n,), and of the curve, in
             log10 of floor units, `value`, `state` and `threshold` (n, H): all of the horizon, for training; what lies
-            after the observed periods is masked by the decoder, or by `only_observed` before.
+            after the observed periods is masked by the decoder, or by `only_observed` before. With the past group
+            also `before` (n, 1, 3), `last_year` (n, H, 3) and `running` (n,) bool, see `Covariates.past`.
 
         Raises:
             InputError: If a region has no state on or before its cut-off, so that its scale is unknown.
@@ -96,7 +108,11 @@ class Covariates:
                 period_dates(rows["debut"], self.horizon, self.frequency), rows["region"], self.frequency
             ),
         }
-        batch |= self._related(rows, cutoff, state)
+        past = None
+        if "past" in self.groups:
+            past, told, running = self.past(rows, floor)
+            batch |= {"before": told[:, :1], "last_year": told[:, 1:], "running": running}
+        batch |= self._related(rows, cutoff, state, past)
         batch |= self._curve(curves, floor, len(rows))
         return batch
 
@@ -115,7 +131,80 @@ class Covariates:
         found = self._region_place.get_indexer(pd.Index(np.asarray(regions, dtype=object)))
         return np.where(found >= 0, found, len(self.regions)).astype(np.int64)
 
-    def _related(self, rows: pd.DataFrame, cutoff: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
+    def columns(self, group: str) -> slice:
+        """Where a group lies among the static features."""
+        start = static_width(self.groups[: self.groups.index(group)])
+        return slice(start, start + static_width((group,)))
+
+    def running(self, rows: pd.DataFrame) -> np.ndarray:
+        """Which rows' songs had charted in the region before their first period asked for: (n,) bool.
+
+        Nobody knows that these are on the chart in their first period, as it is known of debuts.
+        """
+        if self.history is None or "past" not in self.groups:
+            return np.zeros(len(rows), bool)
+        weeks = self.history.weeks
+        return weeks.until(weeks.codes(rows["song_id"], rows["region"]), self._before(rows)).charted > 0
+
+    def _before(self, rows: pd.DataFrame) -> np.ndarray:
+        """The last day whose rows are past: before the first period asked for, and no later than the cut-off: (n,)."""
+        return np.minimum(_days(rows["cutoff"]), _days(rows["debut"]) - PERIOD_DAYS[self.frequency])
+
+    def past(self, rows: pd.DataFrame, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What each song did in the region before its first period asked for: all 0 for a debut, which has no past.
+
+        Values are in log10 of the row's own floor, the one that its curve is measured in: what is told of last year and
+        what is asked about this year then differ only by what the song did, and a forecast that repeats last year is
+        the identity. How much the region has grown since is a number of its own.
+
+        Args:
+            rows: As for `gather`.
+            floor: (n,) unit of scale, streams.
+
+        Returns:
+            Static features (n, 3 · `PAST_PERIODS` + `PAST_TOTALS`); value, charted and below (n, 1 + H, 3) of the
+            period before the first one asked for and of the same period a year earlier as each one asked for, all 0
+            where that is unknown or after the cut-off; and which rows have a past, (n,) bool.
+        """
+        n, horizon = len(rows), self.horizon
+        if self.history is None:
+            shape = (n, 1 + horizon, LAST_YEAR_FEATURES)
+            return np.zeros((n, _STATISTICS["past"])), np.zeros(shape, np.float32), np.zeros(n, bool)
+        weeks, period = self.history.weeks, PERIOD_DAYS[self.frequency]
+        codes, until = weeks.codes(rows["song_id"], rows["region"]), self._before(rows)
+        sums = weeks.until(codes, until)
+        running = sums.charted > 0
+        asked = _days(same_period_last_year(period_dates(rows["debut"], horizon, self.frequency), self.frequency))
+        before = _days(rows["debut"])[:, None] - period * np.arange(1, PAST_PERIODS + 1)
+        day = np.concatenate([before, asked], axis=1)
+        # Most rows of a training batch are debuts: only the others are looked up.
+        value, on_chart, below = (np.zeros(day.shape, np.float32) for _ in range(3))
+        at = np.flatnonzero(running)
+        value[at], on_chart[at], below[at] = _told(*weeks.at(codes[at], day[at]), floor[at], day[at] <= until[at, None])
+        recent = np.stack([value, below, 1 - on_chart - below], axis=-1)[:, :PAST_PERIODS]
+        totals = np.column_stack(
+            [
+                np.log10(np.nan_to_num(sums.peak, nan=0.0) / floor + 1e-3),
+                np.log1p(sums.charted),
+                np.log10(1 + sums.total / floor),
+                np.log1p(np.maximum(until - sums.first, 0) / period),
+                on_chart[:, 0],
+                self._growth(rows, until, floor),
+            ]
+        )
+        static = np.concatenate([recent.reshape(n, -1), totals], axis=1) * running[:, None]
+        told = np.stack([value, on_chart, below], axis=-1)
+        return static, np.delete(told, slice(1, PAST_PERIODS), axis=1), running
+
+    def _growth(self, rows: pd.DataFrame, until: np.ndarray, floor: np.ndarray) -> np.ndarray:
+        """log10 of the floor over that of a year before, 0 where none was on hand then: (n,)."""
+        year_ago = same_period_last_year(until.astype("datetime64[D]"), self.frequency)
+        found = self.states.at(rows["region"], year_ago)
+        return np.where(found >= 0, np.log10(floor / self.states.floor[found]), 0.0)
+
+    def _related(
+        self, rows: pd.DataFrame, cutoff: np.ndarray, state: np.ndarray, past: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
         n, debut = len(rows), _days(rows["debut"])
         period = PERIOD_DAYS[self.frequency]
         none = np.full((n, 1), -1)
@@ -152,6 +241,8 @@ class Covariates:
             parts["regions"] = _summary(other_features, others >= 0)
         if "release" in self.groups:
             parts["release"] = self._release(rows)
+        if past is not None:
+            parts["past"] = past
         token_features = np.concatenate(
             [_token_features(other_features, other_lead), _token_features(here_features, here_lead)], axis=1
         )
@@ -210,6 +301,16 @@ def only_observed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "state": np.where(later, UNKNOWN, batch["state"]),
         "threshold": np.where(later, batch["last_threshold"][:, None], batch["threshold"]).astype(np.float32),
     }
+
+
+def _told(
+    streams: np.ndarray, state: np.ndarray, floor: np.ndarray, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Streams and states of known periods → values in log10 of floor units, charted and below, 0 or 1: (n, periods)."""
+    charted = known & (state == OBSERVED) & (streams > 0)
+    below = known & ((state == BELOW) | ((state == OBSERVED) & ~charted))
+    value = np.log10(np.where(charted, streams, 1.0) / floor[:, None])
+    return np.where(charted, value, 0.0), charted.astype(np.float32), below.astype(np.float32)
 
 
 def _longest(lives: np.ndarray) -> int:
@@ -301,18 +402,28 @@ class ContextEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(sum(self.widths)))
         self.register_buffer("std", torch.ones(sum(self.widths)))
 
-    def forward(self, batch: dict[str, Tensor], absent: tuple[str, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
+    def present(self, batch: dict[str, Tensor], absent: tuple[str, ...] = ()) -> Tensor:
+        """Which groups each row has, in training some of them dropped at random: (n, groups) bool."""
+        n, device = len(batch["region"]), batch["static"].device
+        present = torch.tensor([group not in absent for group in self.groups], device=device).expand(n, -1)
+        if self.training and self.drop:
+            present = present & (torch.rand(n, len(self.groups), device=device) >= self.drop)
+        return present
+
+    def forward(
+        self, batch: dict[str, Tensor], absent: tuple[str, ...] = (), present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Batch of n rows → summary (n, width), context (n, tokens, width), known (n, tokens) bool.
 
         Args:
             batch: Tensors of `Covariates.gather`, and `descriptors` (n, descriptors), NaN for rows without.
             absent: Groups that the user has nothing of.
+            present: Of `present`, for who also needs it elsewhere.
         """
         n, device = len(batch["region"]), batch["static"].device
-        present = torch.tensor([group not in absent for group in self.groups], device=device).expand(n, -1)
+        if present is None:
+            present = self.present(batch, absent)
         region = batch["region"]
-        if self.training and self.drop:
-            present = present & (torch.rand(n, len(self.groups), device=device) >= self.drop)
         if self.training and self.region_drop:
             unknown = torch.rand(n, device=device) < self.region_drop
             region = torch.where(unknown, self.region.num_embeddings - 1, region)

@@ -2,7 +2,8 @@
 
 All values are log10(streams / floor). A period on the chart has a density; a period below the chart is known only to
 have less than the chart's lowest, so it counts with the distribution function there (left-censoring, Tobit); an unknown
-period counts nothing. The first period is known to be on the chart, so its distribution is the one above the lowest.
+period counts nothing. The first period of a debut is known to be on the chart, so its distribution is the one above the
+lowest; of a song that has a past and is asked about from some day on, nobody knows that.
 Both heads map uniform numbers to values by inverting distribution functions, so that equal numbers give equal paths:
 a redrawn forecast moves only as far as the forecast did, and regions can share their luck.
 """
@@ -47,19 +48,29 @@ def censored_log_likelihood(log_density: Tensor, log_cdf: Tensor, state: Tensor)
     return torch.where(state == OBSERVED, log_density, torch.where(state == BELOW, log_cdf, 0.0))
 
 
+def begins_on_chart(batch: dict[str, Tensor]) -> Tensor:
+    """Which rows are debuts, known to be on the chart in their first period: (n,) bool; without `running` all are."""
+    if "running" in batch:
+        return ~batch["running"]
+    some = next(iter(batch.values()))
+    return torch.ones(len(some), dtype=torch.bool, device=some.device)
+
+
 class AutoregressiveHead(nn.Module):
     """A mixture of normals for each period given the periods before it: (…, width) states → log weights, means, scales.
 
-    Means are measured from the last value on the curve, which is what a period is most like.
+    Means are measured from the last value on the curve, which is what a period is most like; of a song that charted in
+    the same period last year, from its value then, moved by how far the last period was from its own last year.
 
     Args:
         width: Of the decoder's states.
         components: Normals a mixture.
+        repeats: Whether last year is told.
     """
 
     joint = False
 
-    def __init__(self, width: int, components: int) -> None:
+    def __init__(self, width: int, components: int, repeats: bool = False) -> None:
         super().__init__()
         self.components = components
         self.norm = nn.LayerNorm(width)
@@ -71,12 +82,29 @@ class AutoregressiveHead(nn.Module):
             self.project.bias[components : 2 * components] = torch.linspace(-0.6, 0.6, components)
             self.project.bias[2 * components : 3 * components] = -1.0
             self.project.bias[-1] = 1.0
+        self.repeat = nn.Linear(width, 1) if repeats else None
+        if self.repeat is not None:
+            nn.init.zeros_(self.repeat.weight)
+            # Untrained, a song of last year repeats it nearly whole: one Christmas may be all there is to learn from.
+            nn.init.constant_(self.repeat.bias, 3.0)
 
-    def forward(self, states: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(…, width), (…) last value → log weights, means and log scales (…, components)."""
-        raw, keep = self.project(self.norm(states)).split([3 * self.components, 1], dim=-1)
+    def forward(
+        self, states: Tensor, anchor: Tensor, last_year: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(…, width), (…) last value → log weights, means and log scales (…, components).
+
+        `last_year` is of the same period: its value, whether it was charted, and the last value less its own last year
+        (0 where either is not known), each (…).
+        """
+        states = self.norm(states)
+        raw, keep = self.project(states).split([3 * self.components, 1], dim=-1)
         weight, mean, scale = raw.chunk(3, dim=-1)
-        mean = mean + torch.sigmoid(keep) * anchor[..., None]
+        base = torch.sigmoid(keep) * anchor[..., None]
+        if self.repeat is not None and last_year is not None:
+            value, charted, moved = (part[..., None] for part in last_year)
+            share = torch.sigmoid(self.repeat(states)) * charted
+            base = (1 - share) * base + share * (value + torch.sigmoid(keep) * moved)
+        mean = mean + base
         return weight.log_softmax(-1), mean, scale.clamp(*_LOG_SCALE_BOUNDS)
 
     def log_likelihood(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
@@ -86,8 +114,9 @@ class AutoregressiveHead(nn.Module):
         density = torch.logsumexp(weight + normal_log_density(value, mean, scale), dim=-1)
         below = torch.logsumexp(weight + normal_log_cdf(threshold, mean, scale), dim=-1).clamp(max=0)
         result = censored_log_likelihood(density, below, batch["state"])
-        # The first period is on the chart: everything here is given that.
-        first = torch.where(batch["state"][:, 0] == OBSERVED, log_survival(below[:, 0]), 0.0)
+        # The first period of a debut is on the chart: everything here is given that.
+        given = (batch["state"][:, 0] == OBSERVED) & begins_on_chart(batch)
+        first = torch.where(given, log_survival(below[:, 0]), 0.0)
         return torch.cat([result[:, :1] - first[:, None], result[:, 1:]], dim=1)
 
     def place(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor], uniform: Tensor) -> Tensor:
@@ -100,7 +129,7 @@ class AutoregressiveHead(nn.Module):
         return _placed(cdf(batch["value"]), cdf(batch["threshold"]), batch, uniform)
 
     def draw(
-        self, parameters: tuple[Tensor, Tensor, Tensor], uniform: Tensor, threshold: Tensor, first: bool
+        self, parameters: tuple[Tensor, Tensor, Tensor], uniform: Tensor, threshold: Tensor, first: bool | Tensor
     ) -> Tensor:
         """Values at which the mixture's distribution function is `uniform`: any shape (…).
 
@@ -108,14 +137,16 @@ class AutoregressiveHead(nn.Module):
             parameters: (…, components).
             uniform: (…) in (0, 1).
             threshold: (…) the chart's lowest.
-            first: Draw given that the value is above the threshold.
+            first: Draw given that the value is above the threshold: all, or where a mask (broadcast) says so.
         """
         weight, mean, scale = parameters
-        if first:
-            below = torch.logsumexp(weight + normal_log_cdf(threshold[..., None], mean, scale), dim=-1).exp()
-            uniform = below + uniform * (1 - below)
+        if first is False:
+            return mixture_quantile(weight, mean, scale, uniform)
+        given = torch.as_tensor(first, device=uniform.device)
+        below = torch.logsumexp(weight + normal_log_cdf(threshold[..., None], mean, scale), dim=-1).exp()
+        uniform = torch.where(given, below + uniform * (1 - below), uniform)
         value = mixture_quantile(weight, mean, scale, uniform)
-        return torch.maximum(value, threshold) if first else value
+        return torch.where(given, torch.maximum(value, threshold), value)
 
 
 def mixture_quantile(log_weight: Tensor, mean: Tensor, log_scale: Tensor, uniform: Tensor) -> Tensor:
@@ -141,11 +172,12 @@ class JointHead(nn.Module):
     Args:
         width: Of the decoder's states.
         components: Curves a mixture.
+        repeats: Not used: a curve of the mixture is whole, and reads last year from the decoder's states.
     """
 
     joint = True
 
-    def __init__(self, width: int, components: int) -> None:
+    def __init__(self, width: int, components: int, repeats: bool = False) -> None:
         super().__init__()
         self.components = components
         self.norm = nn.LayerNorm(width)
@@ -158,7 +190,9 @@ class JointHead(nn.Module):
             self.project.bias[:components] = torch.linspace(-1.5, 1.5, components)
             self.project.bias[components:] = -1.0
 
-    def forward(self, states: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, states: Tensor, anchor: Tensor, last_year: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(n, periods, width) → log weights (n, components), means and log scales (n, periods, components)."""
         states = self.norm(states)
         mean, scale = self.project(states).chunk(2, dim=-1)
@@ -174,7 +208,7 @@ class JointHead(nn.Module):
             normal_log_density(batch["value"][..., None], mean, scale), below, batch["state"][..., None]
         )
         together = torch.logsumexp(weight + (each * later[..., None]).sum(1), dim=-1)
-        unseen = (batch["observed"] == 0) & (batch["state"][:, 0] == OBSERVED)
+        unseen = (batch["observed"] == 0) & (batch["state"][:, 0] == OBSERVED) & begins_on_chart(batch)
         on_chart = torch.logsumexp(weight + log_survival(below[:, 0]), dim=-1)
         together = together - torch.where(unseen, on_chart, 0.0)
         return torch.where(periods == batch["observed"][:, None], together[:, None], 0.0)
@@ -185,7 +219,7 @@ class JointHead(nn.Module):
         below = normal_log_cdf(batch["threshold"][:, :1, None], mean[:, :1], scale[:, :1])
         # A song that debuts is on the chart, which makes curves that start high more likely in later periods too.
         given = (weight[:, None] + log_survival(below)).log_softmax(-1)
-        unseen = (batch["observed"] == 0)[:, None, None]
+        unseen = ((batch["observed"] == 0) & begins_on_chart(batch))[:, None, None]
         later = torch.arange(mean.shape[1], device=mean.device)[:, None] > 0
         weights = torch.where(unseen & later, given, weight[:, None])
 
@@ -201,7 +235,7 @@ class JointHead(nn.Module):
         weight, mean, scale = parameters
         threshold = batch["last_threshold"]
         below = normal_log_cdf(threshold[:, None, None], mean, scale)[:, 0]
-        unseen = (batch["observed"] == 0)[:, None]
+        unseen = ((batch["observed"] == 0) & begins_on_chart(batch))[:, None]
         weight = torch.where(unseen, (weight + log_survival(below)).log_softmax(-1), weight)
         # From low curves to high, so that a larger number is a better path.
         order = mean.mean(dim=1).argsort(dim=-1)
@@ -219,10 +253,10 @@ class JointHead(nn.Module):
 
 
 def _placed(at_value: Tensor, at_threshold: Tensor, batch: dict[str, Tensor], uniform: Tensor) -> Tensor:
-    """PIT from the distribution function at the value and at the chart's lowest; the first period is above that."""
+    """PIT from the distribution function at the value and at the chart's lowest; a debut's first period is above it."""
     place = torch.where(batch["state"] == OBSERVED, at_value, uniform * at_threshold)
     first = (at_value[:, 0] - at_threshold[:, 0]) / (1 - at_threshold[:, 0]).clamp(min=1e-6)
-    start = torch.where(batch["state"][:, 0] == OBSERVED, first, place[:, 0])
+    start = torch.where((batch["state"][:, 0] == OBSERVED) & begins_on_chart(batch), first, place[:, 0])
     return torch.cat([start[:, None], place[:, 1:]], dim=1).clamp(1e-6, 1 - 1e-6)
 
 

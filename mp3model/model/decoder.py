@@ -121,6 +121,7 @@ class CurveDecoder(nn.Module):
         position_mode: `sum` adds positions; `concat` gives them a quarter of the width of their own.
         causal: Whether a period may look only at earlier ones.
         dropout: In every block.
+        last_year: Features of the same period last year, 0 for none.
     """
 
     # Start, on the chart, below it, unknown.
@@ -135,6 +136,7 @@ class CurveDecoder(nn.Module):
         position_mode: str = "sum",
         causal: bool = True,
         dropout: float = 0.0,
+        last_year: int = 0,
     ) -> None:
         super().__init__()
         self.causal, self.position_mode = causal, position_mode
@@ -147,14 +149,29 @@ class CurveDecoder(nn.Module):
             nn.Linear(width, width - own if position_mode == "concat" else width),
         )
         self.blocks = nn.ModuleList(DecoderBlock(width, heads, dropout) for _ in range(layers))
+        # Without a bias: a song without a past, whose features are all 0, is as if there were no such input.
+        self.last_year = nn.Linear(last_year, self.calendar.out_features, bias=False) if last_year else None
 
     def _blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.blocks))
 
-    def embed(self, value: Tensor, flag: Tensor, calendar: Tensor, periods: Tensor, summary: Tensor) -> Tensor:
-        """Values, flags and periods (…, t), calendar (…, t, C), summary (…, 1, width) → tokens (…, t, width)."""
+    def embed(
+        self,
+        value: Tensor,
+        flag: Tensor,
+        calendar: Tensor,
+        periods: Tensor,
+        summary: Tensor,
+        last_year: Tensor | None = None,
+    ) -> Tensor:
+        """Values, flags and periods (…, t), calendar (…, t, C), summary (…, 1, width) → tokens (…, t, width).
+
+        `last_year` (…, t, L) is read where the decoder was made for it.
+        """
         outcome = torch.cat([value[..., None], functional.one_hot(flag, self.FLAGS).to(value.dtype)], dim=-1)
         content = self.outcome(outcome) + self.calendar(calendar)
+        if self.last_year is not None and last_year is not None:
+            content = content + self.last_year(last_year)
         position = self.position(period_positions(periods)).expand(*content.shape[:-1], -1)
         merged = torch.cat([content, position], dim=-1) if self.position_mode == "concat" else content + position
         return merged + summary

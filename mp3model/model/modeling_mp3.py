@@ -13,8 +13,8 @@ from transformers.utils import ModelOutput
 
 from mp3model.config import MP3Config
 from mp3model.files import InputError
-from mp3model.model.covariates import ContextEncoder
-from mp3model.model.curve_heads import HEADS, AutoregressiveHead, JointHead
+from mp3model.model.covariates import LAST_YEAR_FEATURES, ContextEncoder
+from mp3model.model.curve_heads import HEADS, AutoregressiveHead, JointHead, begins_on_chart
 from mp3model.model.decoder import CurveDecoder
 from mp3model.model.modeling import MP2Model, strictly_loaded
 from mp3model.tables.calendar import CALENDAR_FEATURES
@@ -95,8 +95,9 @@ class MP3Model(PreTrainedModel):
             config.decoder_position_mode,
             causal=not head.joint,
             dropout=config.decoder_dropout,
+            last_year=LAST_YEAR_FEATURES if "past" in config.covariates else 0,
         )
-        self.head: AutoregressiveHead | JointHead = head(width, config.components)
+        self.head: AutoregressiveHead | JointHead = head(width, config.components, "past" in config.covariates)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -141,14 +142,10 @@ class MP3Model(PreTrainedModel):
         """
         if audio is None and (waveforms is not None or mel is not None):
             audio = self.listen(waveforms, mel)
-        batch = self._as_learnt(batch)
-        summary, context, known = self._context(batch, audio, absent)
+        batch, summary, context, known = self._context(self._as_learnt(batch), audio, absent)
         periods = torch.arange(batch["state"].shape[1], device=summary.device)
-        value, flag = self._before(batch)
-        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None])
-        states = self.decoder(stream, context, known)
         later = periods >= batch["observed"][:, None]
-        likelihood = self.head.log_likelihood(self.head(states, value), batch) * later
+        likelihood = self.head.log_likelihood(self._distributions(batch, summary, context, known), batch) * later
         count = known_periods(batch)
         return MP3Output(-likelihood.sum() / count.clamp(min=1), likelihood, count)
 
@@ -166,14 +163,24 @@ class MP3Model(PreTrainedModel):
             uniform: (n, periods) numbers in (0, 1).
             audio, absent: As for `forward`.
         """
-        batch = self._as_learnt(batch)
-        summary, context, known = self._context(batch, audio, absent)
+        batch, summary, context, known = self._context(self._as_learnt(batch), audio, absent)
         periods = torch.arange(batch["state"].shape[1], device=summary.device)
-        value, flag = self._before(batch)
-        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None])
-        place = self.head.place(self.head(self.decoder(stream, context, known), value), batch, uniform)
+        place = self.head.place(self._distributions(batch, summary, context, known), batch, uniform)
         asked = (periods >= batch["observed"][:, None]) & (batch["state"] != UNKNOWN)
         return torch.where(asked, place, torch.nan)
+
+    def _distributions(
+        self, batch: Batch, summary: Tensor, context: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The head's parameters of every period given the true ones before it."""
+        periods = torch.arange(batch["state"].shape[1], device=summary.device)
+        value, flag = self._before(batch)
+        last_year = batch.get("last_year")
+        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None], last_year)
+        repeated = None
+        if last_year is not None:
+            repeated = _repeated(last_year, functional.pad(last_year[:, :-1], (0, 0, 1, 0)), value, flag)
+        return self.head(self.decoder(stream, context, known), value, repeated)
 
     def _as_learnt(self, batch: Batch) -> Batch:
         """Periods below the chart as the configuration wants them."""
@@ -185,9 +192,27 @@ class MP3Model(PreTrainedModel):
             return batch | {"state": torch.where(below, OBSERVED, batch["state"]), "value": value}
         return batch
 
-    def _context(self, batch: Batch, audio: Audio | None, absent: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Summary, context tokens and which of them are known, audio first."""
-        summary, context, known = self.context(batch, absent)
+    def _context(
+        self, batch: Batch, audio: Audio | None, absent: tuple[str, ...]
+    ) -> tuple[Batch, Tensor, Tensor, Tensor]:
+        """The batch without what is absent of its past; summary, context tokens and which of them are known."""
+        present = self.context.present(batch, absent)
+        if "past" in self.context.groups:
+            has = present[:, self.context.groups.index("past")].float()
+            batch = batch | {name: batch[name] * has[:, None, None] for name in ("before", "last_year")}
+        summary, context, known = self.context(batch, absent, present)
+        return batch, *self._heard(batch, audio, absent, summary, context, known)
+
+    def _heard(
+        self,
+        batch: Batch,
+        audio: Audio | None,
+        absent: tuple[str, ...],
+        summary: Tensor,
+        context: Tensor,
+        known: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with what was heard, its tokens first."""
         if self.mp2 is None or audio is None or "audio" in absent:
             return summary, context, known
         song = batch["song"]
@@ -206,13 +231,24 @@ class MP3Model(PreTrainedModel):
     def _before(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """For each period the outcome of the one before it: values and flags (n, periods)."""
         value, flag = outcome(batch["value"], batch["state"], batch["threshold"])
-        value = functional.pad(value[:, :-1], (1, 0))
-        flag = functional.pad(flag[:, :-1], (1, 0), value=_START)
+        start, start_flag = self._start(batch)
+        value = torch.cat([start[:, None], value[:, :-1]], dim=1)
+        flag = torch.cat([start_flag[:, None], flag[:, :-1]], dim=1)
         if self.head.joint:
             # Nothing after the observed periods may be seen where all periods see each other.
             hidden = torch.arange(value.shape[1], device=value.device) > batch["observed"][:, None]
             value, flag = torch.where(hidden, 0.0, value), torch.where(hidden, _GAP, flag)
         return value, flag
+
+    def _start(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What stands before the first period: nothing for a debut, else the one before: values and flags (n,)."""
+        n, device = len(batch["observed"]), batch["threshold"].device
+        value, flag = torch.zeros(n, device=device), torch.full((n,), _START, device=device)
+        if "before" not in batch:
+            return value, flag
+        level, charted, below = batch["before"][:, 0].unbind(dim=-1)
+        value = torch.where(charted > 0, level, torch.where(below > 0, batch["last_threshold"], value))
+        return value, torch.where(charted > 0, _ON_CHART, torch.where(below > 0, _BELOW, flag))
 
     @torch.inference_mode()
     def sample(self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
@@ -227,14 +263,12 @@ class MP3Model(PreTrainedModel):
             audio: Of `listen`.
             absent: As for `forward`.
         """
-        given_states, batch = batch["state"], self._as_learnt(batch)
-        summary, context, known = self._context(batch, audio, absent)
+        given_states = batch["state"]
+        batch, summary, context, known = self._context(self._as_learnt(batch), audio, absent)
         horizon = batch["state"].shape[1]
         periods = torch.arange(horizon, device=summary.device)
         if isinstance(self.head, JointHead):
-            value, flag = self._before(batch)
-            stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None])
-            parameters = self.head(self.decoder(stream, context, known), value)
+            parameters = self._distributions(batch, summary, context, known)
             paths = self.head.draw(parameters, uniform[..., :-1], uniform[..., -1], batch)
         else:
             paths = self._write(batch, uniform, summary, context, known, periods)
@@ -247,10 +281,12 @@ class MP3Model(PreTrainedModel):
     ) -> Tensor:
         """One period after the other; observed periods are read once for all paths."""
         head = cast(AutoregressiveHead, self.head)
-        n, paths, _ = uniform.shape
+        paths = uniform.shape[1]
         cache = self.decoder.begin(context, known, len(periods))
-        value = torch.zeros(n, 1, device=summary.device)
-        flag = torch.full((n, 1), _START, device=summary.device)
+        value, flag = (part[:, None] for part in self._start(batch))
+        # A debut is on the chart in its first period.
+        debut = begins_on_chart(batch)[:, None]
+        last_year = batch.get("last_year")
         threshold = batch["last_threshold"][:, None]
         shared = int(batch["observed"].min())
         given_value, given_flag = outcome(batch["value"], batch["state"], batch["threshold"])
@@ -259,19 +295,26 @@ class MP3Model(PreTrainedModel):
             place = periods[period : period + 1]
             calendar = batch["calendar"][:, period : period + 1].expand(-1, value.shape[1], -1)
             # One token a path: here the second axis holds paths, all at the same period.
-            token = self.decoder.embed(value, flag, calendar, place, summary[:, None])
+            now = repeated = None
+            if last_year is not None:
+                now = last_year[:, period : period + 1]
+                earlier = last_year[:, period - 1 : period] if period else torch.zeros_like(now)
+                repeated = _repeated(now, earlier, value, flag)
+                now = now.expand(-1, value.shape[1], -1)
+            token = self.decoder.embed(value, flag, calendar, place, summary[:, None], now)
             state = self.decoder.step(token, cache)
+            first = debut if period == 0 else False
             observed = (period < batch["observed"])[:, None]
             if period < shared:
                 drawn = threshold.expand(-1, paths)
                 # Only a gap is drawn, and by every path for itself, as it is beside rows with fewer observed periods.
                 if (given_flag[:, period] == _GAP).any():
-                    weight, mean, scale = (part.expand(-1, paths, -1) for part in head(state, value))
-                    drawn = head.draw((weight, mean, scale), uniform[:, :, period], threshold, period == 0)
+                    weight, mean, scale = (part.expand(-1, paths, -1) for part in head(state, value, repeated))
+                    drawn = head.draw((weight, mean, scale), uniform[:, :, period], threshold, first)
                 value, flag = given_value[:, period, None], given_flag[:, period, None]
             else:
-                parameters = head(state.expand(-1, paths, -1), value.expand(-1, paths))
-                drawn = head.draw(parameters, uniform[:, :, period], threshold, period == 0)
+                parameters = head(state.expand(-1, paths, -1), value.expand(-1, paths), repeated)
+                drawn = head.draw(parameters, uniform[:, :, period], threshold, first)
                 told, under = drawn, torch.zeros_like(drawn, dtype=torch.bool)
                 if self.config.nulls == "censored":
                     told, under = torch.maximum(drawn, threshold), drawn < threshold
@@ -304,6 +347,17 @@ def known_periods(batch: Batch) -> Tensor:
     """How many periods after the observed ones a batch knows."""
     later = torch.arange(batch["state"].shape[1], device=batch["state"].device) >= batch["observed"][:, None]
     return (later & (batch["state"] != UNKNOWN)).sum()
+
+
+def _repeated(now: Tensor, earlier: Tensor, value: Tensor, flag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the head is told of last year: the value and whether it was charted, and how far this year is from it.
+
+    Args:
+        now, earlier: (n, periods, features) of the same period last year, and of the one before.
+        value, flag: (n, periods or paths) outcome of the period before.
+    """
+    both = (flag == _ON_CHART) & (earlier[..., 1] > 0)
+    return now[..., 0], now[..., 1], torch.where(both, value - earlier[..., 0], 0.0)
 
 
 def outcome(value: Tensor, state: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:

@@ -330,12 +330,14 @@ def check_shards(dataset: DatasetFolder) -> None:
         return
     shards = previews["shard"].to_numpy(dtype=np.int64)
     ends = previews["offset"].to_numpy(dtype=np.int64) + previews["samples"].to_numpy(dtype=np.int64)
-    for shard in np.unique(shards):
+    numbers, codes = np.unique(shards, return_inverse=True)
+    needed = np.zeros(len(numbers), np.int64)
+    np.maximum.at(needed, codes, ends)
+    for shard, last in zip(numbers, needed, strict=True):
         file = dataset.path / f"audio-{shard:05d}.npy"
-        rows = shards == shard
         if not file.exists():
             reason = f"names shard {file.name}, which is not there"
-            _refuse(dataset, "previews", rows, "shard", reason, "copy it into the folder, or build the bank again")
+            _refuse(dataset, "previews", shards == shard, "shard", reason, "copy it into the folder, or build the bank again")
         try:
             samples = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -345,8 +347,8 @@ def check_shards(dataset: DatasetFolder) -> None:
         if samples.dtype != np.int16 or samples.ndim != 1:
             found = f"{samples.ndim}-dimensional {samples.dtype}"
             raise InputError(f"{file}: holds {found} instead of flat int16 samples; build the bank again")
-        beyond = rows & (ends > len(samples))
-        if beyond.any():
+        if last > len(samples):
+            beyond = (shards == shard) & (ends > len(samples))
             end = int(ends[np.flatnonzero(beyond)[0]])
             reason = f"the clip ends at sample {end}, the shard {file.name} at {len(samples)}"
             _refuse(dataset, "previews", beyond, "samples", reason, "copy the shard again, or build the bank again")

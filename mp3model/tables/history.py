@@ -13,7 +13,17 @@ import numpy as np
 import pandas as pd
 
 from mp3model.files import InputError
-from mp3model.tables.curves import OBSERVED, PERIOD_DAYS, curve_arrays, floors
+from mp3model.tables.calendar import days_from_christmas
+from mp3model.tables.curves import (
+    BELOW,
+    OBSERVED,
+    PERIOD_DAYS,
+    UNKNOWN,
+    charted_rows,
+    curve_arrays,
+    floors,
+    with_songs,
+)
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.splits import first_rows
 from mp3model.tables.tracks import artist_keys
@@ -101,6 +111,24 @@ class RegionStates:
         )
 
 
+def same_period_last_year(dates: Any, frequency: str) -> np.ndarray:
+    """The period a year earlier that lies as far from 25 December, or nearest to as far: any shape → datetime64[D].
+
+    Chart weeks end on one weekday, so the week of last year is always 52 weeks earlier, a day or two nearer to or
+    further from Christmas; a day's is the same date but for leap years.
+
+    Args:
+        dates: Last days of periods.
+        frequency: `W` or `D`.
+    """
+    dates = np.asarray(dates, dtype="datetime64[D]")
+    christmas = dates - days_from_christmas(dates)
+    previous = ((christmas.astype("datetime64[Y]") - 1).astype("datetime64[M]") + 11).astype("datetime64[D]") + 24
+    days = PERIOD_DAYS[frequency]
+    back = np.rint((christmas - previous).astype(np.int64) / days).astype(np.int64) * days
+    return dates - back
+
+
 @dataclass(frozen=True)
 class Lives:
     """n lives over at most `LIFE_PERIODS` periods.
@@ -153,8 +181,134 @@ class Related:
         return np.where(inside, self.order[np.where(inside, position, 0)] if len(self.order) else -1, -1)
 
 
+@dataclass(frozen=True)
+class Past:
+    """What each song did in each region up to a day.
+
+    Attributes:
+        charted: (n,) periods on a chart, 0 for a song without a past; the others count only where it is above 0.
+        first: (n,) last day of the first period with a row, days since 1970.
+        peak: (n,) most streams of a period, NaN where no streams are known.
+        total: (n,) streams of all periods together.
+    """
+
+    charted: np.ndarray
+    first: np.ndarray
+    peak: np.ndarray
+    total: np.ndarray
+
+
+class Weeks:
+    """Every period of every song in every region, versions merged, sorted by (song, region, day).
+
+    A row takes 28 bytes, so that millions fit beside a training run.
+
+    Args:
+        dataset: With curves.
+        songs, regions: Names, whose places are the codes below.
+    """
+
+    def __init__(self, dataset: DatasetFolder, songs: pd.Index, regions: pd.Index) -> None:
+        assert dataset.curves is not None
+        curves = with_songs(dataset.curves, dataset.tracks)
+        self.songs, self.regions = songs, regions
+        day = _days(curves["date"])
+        self.first_day = int(day.min(initial=0))
+        # A place before the first day and one after the last, which hold no row, answer all other days.
+        self.width = int(day.max(initial=0)) - self.first_day + 3
+        song, region = _places(songs, curves["song_id"]), _places(regions, curves["region"])
+        streams = curves["streams"].to_numpy(dtype=float)
+        charted = charted_rows(dataset)
+        # A period known to hold nothing is as one below the chart.
+        kept = np.flatnonzero((song >= 0) & (region >= 0) & (charted | np.isnan(streams) | (streams > 0)))
+        key = (song[kept] * len(regions) + region[kept]) * self.width + (day[kept] - self.first_day + 1)
+        self.key, version_of = np.unique(key, return_inverse=True)
+        # Versions are added up; NaN in any of them makes the sum NaN.
+        self.streams = np.bincount(version_of, streams[kept], len(self.key)).astype(np.float32)
+        self._sum(np.bincount(version_of, charted[kept], len(self.key)) > 0)
+        self.charts: np.ndarray | None = None
+        if dataset.charts is not None:
+            place, dates = _places(regions, dataset.charts["region"]), _days(dataset.charts["date"])
+            inside = (place >= 0) & (dates >= self.first_day) & (dates - self.first_day < self.width - 2)
+            self.charts = np.sort(place[inside] * self.width + (dates[inside] - self.first_day + 1))
+
+    def _sum(self, on_chart: np.ndarray) -> None:
+        """Peak, total and number of charted periods of each song and region up to and with each row."""
+        pair = self.key // self.width
+        head = np.append(True, pair[1:] != pair[:-1])[: len(pair)]
+        begin = np.maximum.accumulate(np.where(head, np.arange(len(pair)), 0))
+        known = np.nan_to_num(self.streams.astype(float))
+
+        def running(values: np.ndarray) -> np.ndarray:
+            summed = np.append(0.0, values.cumsum())
+            return summed[1:] - summed[begin]
+
+        self.total = running(known)
+        self.charted = running(on_chart).astype(np.int32)
+        # Each pair lifted above all before it, so that one running maximum serves them all.
+        lift = 2.0 * max(float(known.max(initial=0)), 1.0) * np.cumsum(head)
+        self.peak = (np.maximum.accumulate(known + lift) - lift).astype(np.float32)
+
+    def codes(self, songs: Any, regions: Any) -> np.ndarray:
+        """One code a (song, region), −1 where either is unknown: (n,) int64."""
+        song, region = _places(self.songs, songs), _places(self.regions, regions)
+        return np.where((song >= 0) & (region >= 0), song * len(self.regions) + region, -1)
+
+    def _offset(self, day: np.ndarray) -> np.ndarray:
+        return np.clip(day - self.first_day + 1, 0, self.width - 1)
+
+    def at(self, codes: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Streams and states (`OBSERVED`, `BELOW`, `UNKNOWN`) on days: (n,), (n, periods) → twice (n, periods).
+
+        Streams are NaN unless observed. Whoever asks sees to it that no day lies after the cut-off.
+        """
+        codes = np.broadcast_to(codes[:, None], day.shape)
+        wanted = codes * self.width + self._offset(day)
+        place = _place(self.key, np.where(codes >= 0, wanted, -1))
+        found = place >= 0
+        streams = np.append(self.streams, np.float32(np.nan))[place]
+        on_hand = np.zeros(day.shape, bool)
+        if self.charts is not None:
+            chart = codes % max(len(self.regions), 1) * self.width + self._offset(day)
+            on_hand = _place(self.charts, np.where(codes >= 0, chart, -1)) >= 0
+        empty = np.where(on_hand, BELOW, UNKNOWN)
+        return streams, np.where(found, np.where(np.isnan(streams), UNKNOWN, OBSERVED), empty).astype(np.int8)
+
+    def until(self, codes: np.ndarray, day: np.ndarray) -> Past:
+        """What was known at the end of each day: (n,) codes, (n,) days."""
+        base = codes * self.width
+        last = np.searchsorted(self.key, base + self._offset(day), side="right") - 1
+        first = np.searchsorted(self.key, base, side="left")
+        known = (codes >= 0) & (last >= first)
+        place, begin = np.where(known, last, 0), np.where(known, first, 0)
+        if not len(self.key):
+            empty = np.zeros(len(codes))
+            return Past(empty.astype(np.int32), empty.astype(np.int64), empty + np.nan, empty)
+        peak = np.where(known, self.peak[place], 0).astype(float)
+        return Past(
+            np.where(known, self.charted[place], 0),
+            np.where(known, self.key[begin] % self.width - 1 + self.first_day, 0),
+            np.where(peak > 0, peak, np.nan),
+            np.where(known, self.total[place], 0.0),
+        )
+
+
+def _places(index: pd.Index, values: Any) -> np.ndarray:
+    """Places of names in an index, −1 where they are not in it: (n,) int64."""
+    codes, names = pd.factorize(pd.Series(values))
+    return np.append(index.get_indexer(pd.Index(names)), -1)[codes].astype(np.int64)
+
+
+def _place(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each key stands among ascending ones, −1 where it does not: any shape."""
+    if not len(keys):
+        return np.full(wanted.shape, -1)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)
+
+
 class History:
-    """All lives of a dataset and the state of its regions, asked as of a cut-off.
+    """All lives of a dataset, what each song did by week, and the state of its regions, asked as of a cut-off.
 
     Args:
         dataset: With curves.
@@ -174,6 +328,7 @@ class History:
         self.lives = _lives(dataset, self.scales)
         self.states = _states(dataset, self.lives, self.scales)
         lives = self.lives
+        self.weeks = Weeks(dataset, lives.songs, lives.regions)
         regions = len(lives.regions)
         self._by_song = Related(lives.song, lives.debut)
         self._by_artist_here = Related(lives.artist * regions + lives.region, lives.debut)

@@ -1,7 +1,8 @@
 """A dataset folder in, batches of debuts out: what is known of each as of a cut-off, its curve, its song's clips.
 
 A sample is a song with all its debuts of the split. How many periods of each are taken as observed, and with them the
-cut-off, follows from (seed, epoch, song, region), so workers and processes change nothing.
+cut-off, follows from (seed, epoch, song, region), so workers and processes change nothing. Rows of a song that runs on
+some day, or may return after it, are further rows of the song; each epoch sees some of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mp3model.model.covariates import Covariates, training_statistics
 from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import tensors
 from mp3model.tables.curves import taken
-from mp3model.tables.debuts import Debuts, with_cutoff
+from mp3model.tables.debuts import Debuts, seen_in_epoch, with_cutoff
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import History, RegionStates, region_scales
 from mp3model.training.batches import ClipSet, Songs, TrainingSet
@@ -82,13 +83,26 @@ def descriptor_table(
     return (values - table[:, 0]) / table[:, 1], statistics
 
 
-def covariate_statistics(covariates: Covariates, debuts: Debuts, frequency: str) -> dict[str, list[float]]:
-    """Mean and standard deviation of the static features over training rows, at every choice of observed periods."""
-    parts = []
-    for observed in OBSERVED_CHOICES[:5]:
-        rows = with_cutoff(debuts.rows, observed, frequency)
-        parts += [covariates.gather(rows.iloc[start : start + 8192])["static"] for start in range(0, len(rows), 8192)]
-    return training_statistics(np.concatenate(parts))
+def covariate_statistics(
+    covariates: Covariates, debuts: Debuts, frequency: str, running: Debuts | None = None
+) -> dict[str, list[float]]:
+    """Mean and standard deviation of the static features over training rows, at every choice of observed periods.
+
+    Debuts have no past: it is described by the rows of `running`, songs that have one, where there are any.
+    """
+
+    def gathered(rows: pd.DataFrame) -> np.ndarray:
+        starts = range(0, len(rows), 8192)
+        return np.concatenate([covariates.gather(rows.iloc[start : start + 8192])["static"] for start in starts])
+
+    found = training_statistics(
+        np.concatenate([gathered(with_cutoff(debuts.rows, k, frequency)) for k in OBSERVED_CHOICES[:5]])
+    )
+    if running is not None and len(running):
+        own = training_statistics(gathered(with_cutoff(running.rows, 0, frequency)))
+        place = covariates.columns("past")
+        found = {name: [*found[name][: place.start], *own[name][place], *found[name][place.stop :]] for name in found}
+    return found
 
 
 @dataclass
@@ -96,7 +110,7 @@ class CurveTrainingSet(Dataset):
     """Batches of songs: a list of (epoch, song) → tensors of all their rows, and of their clips.
 
     Attributes:
-        debuts: The training split.
+        debuts: The training split; rows of running songs have `luck` and `chance`, see `seen_in_epoch`.
         covariates: What is known as of any day.
         seed: With the epoch, the song and the region decides how many periods are observed.
         horizon: Periods of a curve.
@@ -120,8 +134,13 @@ class CurveTrainingSet(Dataset):
         """→ `rows` (tensors of `Covariates.gather`, and `song`) and, with audio, `clips` (of `TrainingSet`)."""
         songs = [song for _, song in items]
         at = self.debuts.of_songs(songs)
-        counts = np.diff(self.debuts.starts)[songs]
-        rows = with_cutoff(self.debuts.rows.iloc[at], self._observed(items, at), self.covariates.frequency)
+        item = np.repeat(np.arange(len(items)), np.diff(self.debuts.starts)[songs])
+        observed = self._observed(items, at)
+        if "luck" in self.debuts.rows:
+            running = self.debuts.rows["luck"].notna().to_numpy()[at]
+            seen = self._seen(items[0][0], at)
+            at, item, observed = at[seen], item[seen], np.where(running, 0, observed)[seen]
+        rows = with_cutoff(self.debuts.rows.iloc[at], observed, self.covariates.frequency)
         batch = self.covariates.gather(rows, taken(self.debuts.curves, at))
         told = tensors(batch, torch.device("cpu"))
         if self.debuts.descriptors is not None:
@@ -136,8 +155,15 @@ class CurveTrainingSet(Dataset):
             examples = [self.clips[epoch, int(self.clip_of[song])] for epoch, song in items if self.clip_of[song] >= 0]
             if examples:
                 found["clips"] = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
-        told["song"] = torch.from_numpy(np.repeat(heard, counts))
+        told["song"] = torch.from_numpy(heard[item])
         return found
+
+    def _seen(self, epoch: int, at: np.ndarray) -> np.ndarray:
+        """Which rows the epoch sees: all debuts, some of the rows of running songs."""
+        luck, chance = (self.debuts.rows[name].to_numpy()[at] for name in ("luck", "chance"))
+        seen = np.isnan(luck) | seen_in_epoch(luck, chance, epoch)
+        # A small batch of songs none of whose days comes up has something to learn from all the same.
+        return seen if seen.any() else np.ones(len(at), bool)
 
     def _observed(self, items: list[tuple[int, int]], at: np.ndarray) -> np.ndarray:
         """Observed periods of each row, by the song's numbers of the epoch at the row's region."""

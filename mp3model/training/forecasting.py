@@ -102,16 +102,23 @@ class PathForecaster:
     def of_rows(self, debuts: Debuts, rows: pd.DataFrame) -> CurvePaths:
         """Calibrated paths in streams of rows with `observed` and `cutoff` of their own."""
         values, scale = self.raw(debuts, rows)
+        # The map and the trees have learnt from debuts, which are known to be on the chart in their first period.
+        running = self.covariates.running(rows)
         if self.model.config.calibration is not None:
             calibration = PathCalibration.from_dict(self.model.config.calibration)
-            values = calibration.apply(values, scale["threshold"], rows["region"].tolist(), rows["observed"].to_numpy())
+            mapped = calibration.apply(values, scale["threshold"], rows["region"].tolist(), rows["observed"].to_numpy())
+            values = np.where(running[:, None, None], values, mapped)
         told = (scale["floor"], scale["threshold"], rows, debuts.curves)
         streams = chart_observed(values, *told, self.full)
         weights = self.model.config.pool
         # Trees cannot tell an input that is left out from one that is empty.
         if self.companion is not None and weights and not self.absent:
             charted = chart_observed(values, *told, False) if self.full else streams
-            pooled = pooled_rows(charted, rows, debuts, self.companion, weights, *told[:2])
+            pooled = charted.copy()
+            if not running.all():
+                debut = np.flatnonzero(~running)
+                parts = (charted[debut], rows.iloc[debut], debuts.chosen(~running), self.companion, weights)
+                pooled[debut] = pooled_rows(*parts, *(part[debut] for part in told[:2]))
             streams = scaled_as(streams, charted, pooled, rows["observed"].to_numpy()) if self.full else pooled
         ranks = np.full(streams.shape[:2], np.nan)
         if self.rank_curves is not None:
@@ -244,7 +251,7 @@ def forecaster_of(
     )
 
 
-def companion_of(folder: str | Path, weights: dict[str, float] | None, covariates: Covariates) -> Companion | None:
+def companion_of(folder: str | Path, weights: dict[str, float] | None, covariates: Covariates) -> Boosted | None:
     """The boosted trees that are stored with a model, if it is pooled with any.
 
     Raises:
