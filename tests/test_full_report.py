@@ -108,7 +108,7 @@ def test_the_text_has_a_section_for_each_and_all_is_written(report, tmp_path):
         "By month",
     ):
         assert words in text
-    for words in ("Christmas", "open later", "new artists", "Reliability", "worth", "recall@100", "probe is not here"):
+    for words in ("Christmas", "open later", "new artists", "Reliability", "worth", "recall@100", "Not here: probe ("):
         assert words in text
     scores = report["train"]["total"]
     assert f"{scores['n_songs']} songs, {scores['n_rows']} debuts, {scores['n_artists']} artists" in text

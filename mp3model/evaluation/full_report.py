@@ -228,7 +228,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"regions, recall and nDCG at {TOP} over those with at least {MINIMUM_TOP} debuts. Slices of fewer than "
         f"{MINIMUM_SLICE} debuts are left out.",
     ]
-    parts += [f"{name} is not here: {reason}" for name, reason in report.get("left_out", {}).items()]
+    absent: dict[str, list[str]] = {}
+    for name, reason in report.get("left_out", {}).items():
+        absent.setdefault(reason, []).append(name)
+    parts += [f"Not here: {', '.join(names)} ({reason})." for reason, names in absent.items()]
     for target in report[split]:
         parts += [f"## {_heading(target)}", *_leaderboard_text(report, target), *_worth(report, target)]
         parts += _reliability(report["reliability"][split][target])
