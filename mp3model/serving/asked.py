@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,28 @@ import pandas as pd
 from mp3model.audio.bank import SAMPLE_RATE, to_int16
 from mp3model.audio.decode import decode
 from mp3model.files import InputError
+from mp3model.model.modeling_mp3 import Audio
 from mp3model.serving.observed import Calendar, parsed_date
 from mp3model.tables.debuts import with_cutoff
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.tracks import artist_key, artist_keys
 
-Sound = str | os.PathLike[str] | bytes | tuple[Any, float]
+
+@dataclass(frozen=True)
+class Heard:
+    """A sound that was decoded before.
+
+    Attributes:
+        clip: (samples,) int16 at 16 kHz, which flags are told from; None gives none.
+        audio: What the model heard in it, mean over the windows: tokens (tokens, width), states (regions, …); None is
+            not heard yet.
+    """
+
+    clip: np.ndarray | None
+    audio: Audio | None = None
+
+
+Sound = str | os.PathLike[str] | bytes | tuple[Any, float] | Heard
 # Windows of a song that are heard at most, evenly spread; more change the mean by little and cost as much each.
 WINDOWS = 24
 
@@ -32,7 +49,7 @@ def windows_of(clip: np.ndarray, length: int, most: int = WINDOWS) -> np.ndarray
 
 
 def clip_of(sound: Sound, name: str) -> np.ndarray:
-    """A path, a file's bytes, or an (array, rate) pair → (samples,) int16 mono at 16 kHz.
+    """A path, a file's bytes, an (array, rate) pair or what was decoded before → (samples,) int16 mono at 16 kHz.
 
     Args:
         sound: An array holds floats within ±1, or int16; (samples,), or (samples, channels) or the other way round.
@@ -41,6 +58,10 @@ def clip_of(sound: Sound, name: str) -> np.ndarray:
     Raises:
         InputError: If it holds no usable sound.
     """
+    if isinstance(sound, Heard):
+        if sound.clip is None:
+            raise InputError(f"{name}: neither a clip nor what was heard of it; give one")
+        return sound.clip
     if not isinstance(sound, tuple):
         return decode(sound, name=name if isinstance(sound, bytes) else None)
     values, rate = np.asarray(sound[0]), float(sound[1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +129,7 @@ class Catalogue:
     songs: pd.Index
     tensors: dict[str, np.ndarray]
     far: float
+    _totals: dict[tuple[str, int | None], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def beside(folder: str | os.PathLike[str]) -> bool:
@@ -191,9 +192,18 @@ class Catalogue:
         rows = self.table[self.table["song_id"].isin(list(song_ids)) & self.table["region"].isin(list(regions))]
         return rows[["song_id", "region", "debut", "streams"]].reset_index(drop=True)
 
-    def percentile_of(self, totals: np.ndarray, region: str) -> np.ndarray:
-        """Place of totals among those of the catalogue in a region, 0 to 100; NaN where it has none there."""
-        rows = self.table[self.table["region"] == region]
-        known = np.array([np.sum(curve) for curve in rows["streams"]], dtype=float)
-        known = known[~np.isnan(known)]
+    def percentile_of(self, totals: np.ndarray, region: str, periods: int | None = None) -> np.ndarray:
+        """Place of totals among those of the catalogue in a region, 0 to 100; NaN where it has none there.
+
+        Args:
+            totals: Streams, of any shape.
+            region: Where.
+            periods: Of the totals, from the debut on; None is the whole curve.
+        """
+        key = (region, periods)
+        if key not in self._totals:
+            rows = self.table[self.table["region"] == region]
+            known = np.array([np.sum(curve[:periods]) for curve in rows["streams"]], dtype=float)
+            self._totals[key] = known[~np.isnan(known)]
+        known = self._totals[key]
         return percentile(totals, known) if len(known) else np.full(np.shape(totals), np.nan)

@@ -22,7 +22,7 @@ from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
 from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import chart_observed, sample_paths
-from mp3model.serving.asked import WINDOWS, Sound, clip_of, lacking, rows_of, songs_of, windows_of, with_artist
+from mp3model.serving.asked import WINDOWS, Heard, Sound, clip_of, lacking, rows_of, songs_of, windows_of, with_artist
 from mp3model.serving.comparables import Catalogue, embedding_of
 from mp3model.serving.observed import (
     Calendar,
@@ -125,6 +125,7 @@ class Forecaster:
         track_id: str | None = None,
         seed: int = 0,
         full: bool = False,
+        horizon: int | None = None,
     ) -> Forecast:
         """Sample paths of a song, or of a catalogue, in some regions, given that it charts there.
 
@@ -133,8 +134,8 @@ class Forecaster:
         period before it, or up to the last observed one, is used, and nothing later.
 
         Args:
-            audio: A path, a file's bytes, an (array, rate) pair, or None; or a frame of tracks: `track_id` or `path`,
-                and `song_id, artist, release_date` and `x_*` descriptors if known.
+            audio: A path, a file's bytes, an (array, rate) pair, a `Heard`, or None; or a frame of tracks: `track_id`
+                or `path`, and `song_id, artist, release_date` and `x_*` descriptors if known.
             regions: Of `regions`, or of the dataset's; None is all.
             release: `YYYY-MM-DD` or a date.
             observed: File or frame of observed periods, see `serving.observed.observed_rows`.
@@ -147,6 +148,8 @@ class Forecaster:
             track_id: What the tables call it, and a track of `data` if it is one; None is the file's name, or "song".
             seed: Of the luck.
             full: Streams below the chart too, which the model guesses, instead of 0.
+            horizon: Periods of the curve, from 1 to the model's; None is the model's. Metrics, chances and places in
+                the catalogue are of as many periods.
 
         Raises:
             InputError: Names what is wrong with the input, in one line; also if every curve asked about is observed
@@ -154,7 +157,10 @@ class Forecaster:
         """
         if not 1 <= samples <= MOST_SAMPLES:
             raise InputError(f"samples {samples}: give from 1 to {MOST_SAMPLES} paths; 256 is usual")
-        base = None if data is None else self._dataset(data)
+        horizon = self.model.config.horizon if horizon is None else horizon
+        if not 1 <= horizon <= self.model.config.horizon:
+            raise InputError(f"horizon {horizon}: give from 1 to {self.model.config.horizon} periods, as the model has")
+        base = None if data is None else self.dataset(data)
         songs, sounds = songs_of(audio, release, artist, track_id, base)
         asked, calendar = self._regions(regions, base), self._calendar(base)
         seen, left_out = self._observed(observed, songs, asked, calendar, base)
@@ -163,7 +169,7 @@ class Forecaster:
             songs = with_artist(songs)
             earlier = history_rows(history, songs, calendar)
         rows = rows_of(songs, asked, seen, calendar, self.model.config.horizon)
-        left_out += self._whole_flags(rows, observed)
+        left_out += self._whole_flags(rows, observed, horizon)
         rows = rows.assign(absent=lacking(rows, songs, seen, earlier, base))
         known = self._known(base, songs, rows, seen, earlier)
         heard, places, embeddings, flags = self._hear(songs, sounds)
@@ -181,6 +187,8 @@ class Forecaster:
             streams = scaled_as(
                 chart_observed(values, *told, True), seen_by_charts, charted, rows["observed"].to_numpy()
             )
+        streams, charted = streams[:, :, :horizon], charted[:, :, :horizon]
+        rows = rows.assign(observed=rows["observed"].clip(upper=horizon))
         ranks = debut_ranks(rows, streams, known.rank_curves, curves.rank[:, 0])
         sampled = CurvePaths(rows.drop(columns="absent"), streams, calendar.frequency, ranks)
         flags += self._distance_flags(songs, embeddings)
@@ -188,13 +196,18 @@ class Forecaster:
             sampled,
             flag_table(flags),
             self._comparables(songs, asked, embeddings),
-            self._percentiles(rows, charted.sum(axis=2)),
+            self._percentiles(rows, charted),
             scale["floor"],
             scale["floor"] * 10 ** scale["threshold"],
-            best_ranks(rows, streams, known.rank_curves, curves.rank),
+            best_ranks(rows, streams, known.rank_curves, curves.rank[:, :horizon]),
         )
 
-    def _dataset(self, folder: str | os.PathLike[str]) -> DatasetFolder:
+    def dataset(self, folder: str | os.PathLike[str]) -> DatasetFolder:
+        """A dataset folder as `forecast` reads it, once.
+
+        Raises:
+            InputError: If it is none, or none that this model can use.
+        """
         key = str(folder)
         if key not in self._datasets:
             dataset = read_dataset(folder)
@@ -299,7 +312,8 @@ class Forecaster:
         states: list[torch.Tensor] = []
         flags: list[tuple[str, Flag]] = []
         places = np.full(len(songs), -1)
-        for row, sound in enumerate(tqdm(sounds, desc="listening", unit="song", disable=len(sounds) < 2)):
+        silent = len(sounds) < 2 or isinstance(sounds[0], Heard)
+        for row, sound in enumerate(tqdm(sounds, desc="listening", unit="song", disable=silent)):
             track = str(songs["track_id"][row])
             if sound is None:
                 if hears:
@@ -307,12 +321,13 @@ class Forecaster:
                         (track, Flag("no_audio", "the song was not heard: only other things known of it count"))
                     )
                 continue
-            clip = clip_of(sound, f"audio of {track}")
-            flags += [(track, flag) for flag in sound_flags(clip, config.samples)]
+            told = sound if isinstance(sound, Heard) else Heard(clip_of(sound, f"audio of {track}"))
+            if told.clip is not None:
+                flags += [(track, flag) for flag in sound_flags(told.clip, config.samples)]
             if not hears:
                 flags.append((track, Flag("audio_unused", "this model does not hear: the audio changes nothing")))
                 continue
-            audio = self._listen(clip)
+            audio = self._listen(clip_of(told, f"audio of {track}")) if told.audio is None else told.audio
             places[row] = len(tokens)
             tokens.append(audio.tokens)
             states.append(audio.states)
@@ -373,15 +388,14 @@ class Forecaster:
         ]
         return (numbers - table_of[:, 0]) / table_of[:, 1], unknown
 
-    def _whole_flags(self, rows: pd.DataFrame, observed: Source | None) -> list[tuple[str, Flag]]:
+    def _whole_flags(self, rows: pd.DataFrame, observed: Source | None, horizon: int) -> list[tuple[str, Flag]]:
         """Flags for curves that are observed to their end; refused where that is all of them."""
-        horizon = self.model.config.horizon
         whole = rows[rows["observed"] >= horizon]
         period = PERIOD_NAMES[self.model.config.frequency]
         if len(whole) and len(whole) == len(rows):
             raise InputError(
                 f"observed {_name(observed)}: holds {horizon} {period}s or more of {whole['track_id'].iloc[0]} in "
-                f"{whole['region'].iloc[0]}, as many as the model's curves have, so nothing is left to forecast; "
+                f"{whole['region'].iloc[0]}, as many as the curves have, so nothing is left to forecast; "
                 "leave out the last ones, or take `mp3model metrics` of what happened"
             )
         reason = f"all {horizon} {period}s of the curve are observed: nothing of it is forecast"
@@ -546,12 +560,17 @@ class Forecaster:
             parts.append(long[columns].sort_values(["region", "place", period], kind="stable"))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
-    def _percentiles(self, rows: pd.DataFrame, totals: np.ndarray) -> pd.DataFrame:
+    def _percentiles(self, rows: pd.DataFrame, streams: np.ndarray) -> pd.DataFrame:
         columns = ["track_id", "region", "mean", *QUANTILES]
         if self.catalogue is None:
             return pd.DataFrame(columns=columns)
-        catalogue = self.catalogue
-        place = np.stack([catalogue.percentile_of(t, str(r)) for t, r in zip(totals, rows["region"], strict=True)])
+        totals, periods = streams.sum(axis=2), streams.shape[2]
+        place = np.stack(
+            [
+                self.catalogue.percentile_of(own, str(region), periods)
+                for own, region in zip(totals, rows["region"], strict=True)
+            ]
+        )
         table = rows[["track_id", "region"]].reset_index(drop=True).assign(mean=place.mean(axis=1))
         return table.assign(**dict(zip(QUANTILES, np.quantile(place, LEVELS, axis=1), strict=True)))
 
