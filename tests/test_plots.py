@@ -1,6 +1,8 @@
-"""Fan charts: what is drawn is what was forecast."""
+"""Pictures and notebooks: what is drawn is what was forecast, and what was measured."""
 
 from __future__ import annotations
+
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,15 @@ import pytest
 
 from mp3model.evaluation.forecasts import CurvePaths
 from mp3model.files import InputError
-from mp3model.serving.plots import BLUE, INNER, OUTER
+from mp3model.serving.plots import (
+    BLUE,
+    INNER,
+    OUTER,
+    attribution_picture,
+    calibration_picture,
+    error_by_observed_picture,
+    region_comparison,
+)
 from mp3model.serving.result import Forecast, readable
 from mp3model.serving.trust import Flag, flag_table
 
@@ -137,3 +147,103 @@ def test_songs_that_never_chart_again_are_drawn_too():
 )
 def test_numbers_are_readable(number, text):
     assert readable(number) == text
+
+
+def test_regions_stand_side_by_side_in_the_order_of_their_totals():
+    one = forecast(("US", "GB", "DE"), (0, 0, 0))
+    one.sampled.streams[1] *= 30
+    one.sampled.streams[2] *= 5
+    figure = region_comparison(one)
+    (axes,) = panels(figure)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["US", "DE", "GB"]
+    (medians,) = [line for line in axes.lines if line.get_marker() == "o"]
+    expected = np.median(one.sampled.streams.sum(axis=2), axis=1)[[0, 2, 1]]
+    assert np.allclose(medians.get_xdata(), expected)
+    widest = axes.containers[0]
+    assert widest[2].get_width() == pytest.approx(
+        np.ptp(np.quantile(one.sampled.streams[1].sum(axis=1), (0.1, 0.9))), rel=1e-6
+    )
+    assert axes.get_xscale() == "log"
+
+
+def test_a_comparison_is_of_one_track():
+    one = forecast()
+    one.sampled.rows["track_id"] = ["a", "b"]
+    with pytest.raises(InputError, match="name one of a, b"):
+        region_comparison(one)
+    assert panels(region_comparison(one, "b"))[0].get_title() == "b"
+
+
+def test_effects_stand_over_the_second_they_are_of():
+    waveform = (3000 * np.sin(np.arange(int(3.5 * 16_000)) / 5)).astype(np.int16)
+    effects = pd.DataFrame({"region": "US", "second": range(4), "effect": [0.0, np.log10(1.5), np.log10(0.8), 0.1]})
+    bars, spectrogram = panels(attribution_picture(waveform, effects))
+    assert [bar.get_x() for bar in bars.patches] == [0, 1, 2, 3]
+    heights = [bar.get_height() for bar in bars.patches]
+    assert heights[:3] == pytest.approx([0, 50, -20])
+    assert bars.patches[1].get_facecolor() != bars.patches[2].get_facecolor()
+    assert bars.patches[3].get_x() + bars.patches[3].get_width() <= 3.5
+    assert spectrogram.get_xlim() == (0, 3.5)
+    with pytest.raises(InputError, match="give those of this song"):
+        attribution_picture(waveform[:16_000], effects)
+
+
+def evaluated(*targets: str) -> dict:
+    """As recipes/evaluate.py reports two systems."""
+    scores = {target: {"crps_logfloor": 0.3 - 0.05 * place} for place, target in enumerate(targets)}
+    told = {"coverage": {"0.2": 0.25, "0.8": 0.7}, "pit": [0.1] * 10}
+    reliability = {target: {"MP3": told, "region median": told} for target in targets}
+    rivals = {"region median": {"test": scores}}
+    return {
+        "split": "test",
+        "leader": "MP3",
+        "test": scores,
+        "baselines": rivals,
+        "reliability": {"test": reliability},
+    }
+
+
+def test_calibration_and_error_by_known_periods_are_drawn_from_a_report():
+    report = evaluated("total", "remaining_2")
+    above = panels(calibration_picture(report))[0]
+    (line,) = [line for line in above.lines if line.get_label() == "MP3"]
+    assert line.get_xdata().tolist() == [0.2, 0.8]
+    assert line.get_ydata().tolist() == [0.25, 0.7]
+    (axes,) = panels(error_by_observed_picture(report))
+    (line,) = [line for line in axes.lines if line.get_label() == "MP3"]
+    assert line.get_ydata().tolist() == pytest.approx([0.3, 0.25])
+
+
+def test_a_report_of_training_has_errors_but_no_calibration():
+    report = {name: value for name, value in evaluated("total", "remaining_1").items() if name in ("test", "baselines")}
+    assert panels(error_by_observed_picture(report))
+    with pytest.raises(InputError, match="no reliability"):
+        calibration_picture(report)
+    with pytest.raises(InputError, match="not two numbers"):
+        error_by_observed_picture(evaluated("total"))
+
+
+def test_a_notebook_shows_totals_fans_and_flags_and_no_code_of_strangers():
+    flag = ("s", Flag("speech", "sounds like <script>alert(1)</script>", "US"))
+    one = forecast(flags=[flag])
+    html = one._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert html.count("<svg") == 2
+    assert html.count("<circle") == 3, "three weeks are known in one region"
+    total = np.quantile(one.sampled.streams[0].sum(axis=1), (0.5, 0.1, 0.9))
+    assert f"{readable(total[0])} ({readable(total[1])} to {readable(total[2])})" in html
+    assert not {"http://", "https://", "onload", "<img"} & set(html.split())
+    tree = ElementTree.fromstring(html)
+    assert {row.findtext("th") for row in tree.iter("tr")} >= {"US", "GB"}
+
+
+def test_a_notebook_shows_the_first_of_many():
+    regions = [f"R{number}" for number in range(9)]
+    html = forecast(regions, [0] * 9)._repr_html_()
+    assert html.count("<svg") == 6
+    assert "and 3 more regions" in html
+    one = forecast(("US",) * 5, (0,) * 5)
+    one.sampled.rows["track_id"] = list("abcde")
+    assert "and 2 more" in one._repr_html_()
+    assert one._repr_html_().count("<svg") == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mp3model.audio.augment import (
 )
 from mp3model.audio.bank import SAMPLE_RATE
 from mp3model.audio.frontend import LogMel
-from mp3model.files import written_whole
+from mp3model.files import InputError, written_whole
 from mp3model.serving.result import notes_of, readable, songs_alike
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ def fan_charts(forecast: Forecast, track_id: str) -> Figure:
     from matplotlib.figure import Figure
 
     rows = np.flatnonzero((forecast.sampled.rows["track_id"] == track_id).to_numpy())
-    columns = min(PANEL_COLUMNS if len(rows) <= MANY_PANELS else 2 * PANEL_COLUMNS, len(rows))
+    most = PANEL_COLUMNS if len(rows) <= MANY_PANELS else 2 * PANEL_COLUMNS
+    # Four stand in a square, not three and one.
+    columns = 2 if len(rows) == 4 else min(most, len(rows))
     lines = -(-len(rows) // columns)
     flags = forecast.flags[forecast.flags["track_id"] == track_id]
     width = max(4.6, 3.5 * columns)
@@ -243,3 +246,163 @@ def _fan(axes: Any, forecast: Forecast, row: int) -> dict[str, Any]:
         loc="left",
     )
     return handles
+
+
+def region_comparison(forecast: Forecast, track_id: str | None = None) -> Figure:
+    """One track's totals in all its regions on one axis of powers of ten: median, 60 % and 80 % intervals.
+
+    Args:
+        forecast: From `Forecaster.forecast`.
+        track_id: One of its tracks; None where it has one.
+
+    Raises:
+        InputError: If there are several tracks and none is named, or the one named is not there.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    totals = forecast.popularity[forecast.popularity["metric"] == "sum"]
+    tracks = totals["track_id"].unique().tolist()
+    chosen = tracks[0] if track_id is None and len(tracks) == 1 else track_id
+    if chosen not in tracks:
+        raise InputError(f"track {chosen!r}: a picture is of one track; name one of {', '.join(tracks[:6])}")
+    totals = totals[totals["track_id"] == chosen].sort_values("0.5").reset_index(drop=True)
+    # A total of 0 has no place on this axis; a single stream is as good as none.
+    values = {level: totals[level].to_numpy(dtype=float).clip(min=1.0) for level in ("0.1", "0.2", "0.5", "0.8", "0.9")}
+    figure = _bare_figure((6.4, 1.0 + 0.34 * len(totals)))
+    axes = figure.add_subplot()
+    places = np.arange(len(totals))
+    bar: dict[str, Any] = {"linewidth": 0, "zorder": 2}
+    axes.barh(places, values["0.9"] - values["0.1"], 0.5, values["0.1"], color=OUTER, label="80 % of paths", **bar)
+    axes.barh(places, values["0.8"] - values["0.2"], 0.5, values["0.2"], color=INNER, label="60 % of paths", **bar)
+    axes.plot(values["0.5"], places, "o", color=BLUE, markersize=6, label="median", zorder=3)
+    axes.set_xscale("log")
+    axes.set_xlim(values["0.1"].min() / 1.4, values["0.9"].max() * 1.4)
+    axes.set_yticks(places, totals["region"])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    periods = forecast.sampled.streams.shape[2]
+    axes.set(xlabel=f"streams in {periods} {_period(forecast)}s, given that it charts", title=chosen)
+    _plain_axes(axes, "x")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def attribution_picture(waveform: np.ndarray, effects: pd.DataFrame) -> Figure:
+    """Which seconds of a song move its forecast: a panel a region of bars above the song's log-mel spectrogram.
+
+    Args:
+        waveform: (samples,) int16 at 16 kHz.
+        effects: `region, second, effect` of `mp3model.serving.attribution.attributions`: log10 of the total.
+
+    Raises:
+        InputError: If there are no effects, or they reach beyond the end of the song.
+    """
+    regions = effects["region"].drop_duplicates().tolist()
+    length = len(waveform) / SAMPLE_RATE
+    if not regions or effects["second"].max() >= length:
+        raise InputError(f"effects of {len(effects)} seconds for {length:.1f} s of sound: give those of this song")
+    figure = _bare_figure((7.2, 2.0 + 1.0 * len(regions)))
+    panels = figure.subplots(
+        len(regions) + 1, 1, sharex=True, height_ratios=[*[1.0] * len(regions), 2.0], squeeze=False
+    )
+    # In percent, which says more than a logarithm; one scale for all regions.
+    percent = 100 * (10 ** effects["effect"].to_numpy(dtype=float) - 1)
+    reach = 1.15 * max(float(np.abs(percent).max()), 1e-6)
+    for axes, region in zip(panels[:, 0], regions, strict=False):
+        own = (effects["region"] == region).to_numpy()
+        second, values = effects["second"].to_numpy(dtype=float)[own], percent[own]
+        # Up and down differ in place as well as in colour.
+        colours = np.where(values >= 0, BLUE, ORANGE)
+        axes.bar(second, values, np.minimum(1.0, length - second) * 0.92, align="edge", color=colours)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.set(ylim=(-reach, reach), ylabel=f"{region}, %")
+        _plain_axes(axes, "y")
+    mel = LogMel()(torch.from_numpy(waveform)[None])[0].numpy()
+    low, high = (float(bound) for bound in np.percentile(mel, (2, 99.8)))
+    below = panels[-1, 0]
+    below.imshow(
+        mel.T,
+        origin="lower",
+        aspect="auto",
+        cmap="viridis",
+        vmin=low,
+        vmax=high,
+        extent=(0, len(mel) / 100, 0, mel.shape[1]),
+    )
+    below.set(xlabel="seconds", ylabel="mel band", xlim=(0, length))
+    _plain_axes(below, None)
+    panels[0, 0].set_title("by how much each second raises or lowers the total, by silencing it", fontsize=9)
+    return figure
+
+
+def calibration_picture(report: Mapping[str, Any]) -> Figure:
+    """Coverage against what intervals claim, and the leader's PIT, of a report.json of recipes/evaluate.py.
+
+    Raises:
+        InputError: If the report has no reliability.
+    """
+    from mp3model.evaluation.curve_pictures import reliability_picture, styles_of
+
+    split = report.get("split", "")
+    reliability = report.get("reliability", {}).get(split, {})
+    figure = None
+    if reliability:
+        rivals = report.get("baselines", {})
+        systems = {report["leader"]: report[split]} | {name: found.get(split, {}) for name, found in rivals.items()}
+        errors = {
+            target: {
+                name: (found[target]["crps_logfloor"], None, None)
+                for name, found in systems.items()
+                if found.get(target, {}).get("crps_logfloor") is not None
+            }
+            for target in reliability
+        }
+        figure = reliability_picture(reliability, report["leader"], styles_of(list(systems)), errors)
+    if figure is None:
+        raise InputError("the report has no reliability; give the report.json of recipes/evaluate.py")
+    for axes in figure.axes:
+        axes.title.set_fontsize(9)
+    return figure
+
+
+def error_by_observed_picture(report: Mapping[str, Any]) -> Figure:
+    """Error by number of observed periods, a line a system, of a report.json of recipes/mp3.py or recipes/evaluate.py.
+
+    Raises:
+        InputError: If the report has fewer than two numbers of observed periods.
+    """
+    from mp3model.evaluation.curve_pictures import observed_picture, styles_of
+
+    whole = {"split": "test", "leader": "MP3", **report}
+    figure = None
+    if whole["split"] in whole:
+        figure = observed_picture(whole, styles_of([whole["leader"], *whole.get("baselines", {})]))
+    if figure is None:
+        raise InputError("the report has not two numbers of observed periods; score more of them")
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
+def _bare_figure(inches: tuple[float, float]) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain_axes(axes: Any, grid: str | None) -> None:
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)
+    axes.title.set_fontsize(9)
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid is not None:
+        axes.grid(axis=grid, color="#E4E4E4", linewidth=0.6)
+    axes.set_axisbelow(True)

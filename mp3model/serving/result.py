@@ -132,6 +132,12 @@ class Forecast:
                 figure.savefig(temporary, format="png")
         return figure
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from mp3model.serving.notebook import forecast_html
+
+        return forecast_html(self)
+
     def write(
         self,
         path: str | os.PathLike[str],
