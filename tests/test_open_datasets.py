@@ -1,4 +1,4 @@
-"""Free Music Archive clips and labels become a dataset folder that reads back, with every loss counted."""
+"""Open datasets in their own layouts become dataset folders that read back, with every loss counted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from audio_files import SHARED_AUDIO, tone, write_audio
+from layout_samples import SAMPLES, SONGS, artist, title
 
-from data_prep.open_datasets import convert_fma, main, read_fma_labels
+from data_prep.open_datasets import convert_fma, main, read_fma_descriptors, read_fma_labels
+from data_prep.previews import main as previews
 from mp3model.audio.bank import AudioBank
 from mp3model.files import InputError
 from mp3model.tables.folder import DatasetFolder, read_dataset
@@ -258,3 +260,125 @@ def test_the_real_clips_make_a_dataset_with_a_damaged_one_left_out(tmp_path: Pat
     rejected = pd.read_csv(tmp_path / "data" / "rejected.csv")
     assert rejected["file"].tolist() == ["000005.mp3"]
     assert "of the declared 30.0 s" in rejected["reason"][0]
+
+
+# ------------------------------------------------------------------------------------------------ layouts as published
+COMMANDS = {"data_prep.open_datasets": main, "data_prep.previews": previews}
+
+
+def made(name: str, folder: Path) -> DatasetFolder:
+    """The dataset folder of a sample, made by its commands."""
+    for module, *arguments in SAMPLES[name](folder):
+        assert COMMANDS[module](arguments) == 0
+    return read_dataset(folder / "data")
+
+
+def test_fma_in_its_own_layout_brings_its_descriptors_and_not_its_measures_of_popularity(tmp_path: Path):
+    dataset = made("fma", tmp_path)
+    described = [name for name in dataset.tracks if name.startswith("x_")]
+    features = [f"x_{f}_{s}_{n}" for f in ("chroma_cens", "mfcc") for s in ("kurtosis", "mean") for n in ("01", "02")]
+    assert described == [*features, "x_acousticness", "x_tempo"]
+    assert len(dataset.tracks) == SONGS
+    second = dataset.tracks.set_index("track_id").loc["fma-000055"]
+    assert second["x_mfcc_mean_02"] == pytest.approx(55 / 7 + 7, abs=1e-3)
+    # The last track is not in echonest.csv.
+    assert dataset.tracks["x_tempo"].isna().tolist() == [False] * (SONGS - 1) + [True]
+    assert dataset.tracks["artist"].tolist()[:2] == [artist(0), artist(1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("track_id,x\n1,2\n", "their fourth line begins with track_id"),
+        (",echonest\n,metadata\n,artist\ntrack_id,\n2,AWOL\n", "no column of audio_features"),
+        ("feature,mfcc\nstatistics,mean\nnumber,01\ntrack_id,\n2,loud\n", "holds something that is no number"),
+    ],
+)
+def test_descriptors_that_are_not_fmas_are_refused(tmp_path: Path, text: str, reason: str):
+    path = tmp_path / "features.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_fma_descriptors(path, {2})
+
+
+def test_spotgentrack_gives_popularity_descriptors_and_artists_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    dataset = made("spotgentrack", tmp_path)
+    assert "1 rows repeated" in capsys.readouterr().out
+    tracks = dataset.tracks
+    assert tracks["artist"].tolist()[:2] == [artist(0), artist(1)]
+    assert tracks["title"].tolist() == [title(song) for song in range(SONGS)]
+    assert tracks["release_date"].notna().tolist() == [song % 3 == 0 for song in range(SONGS)]
+    assert tracks["release_latest"].tolist()[1:3] == [pd.Timestamp("2018-12-31"), pd.Timestamp("2017-05-31")]
+    assert {"x_danceability", "x_mfcc_1", "x_spectral_rolloff_max"} <= set(tracks)
+    # The artist's popularity was taken on the day of the target.
+    assert not [name for name in tracks if "popularity" in name or "followers" in name]
+    assert tracks["x_mel_1"].isna().sum() == 1
+    assert dataset.targets is not None
+    assert dataset.targets["total"].tolist() == [10.0 + 2 * song for song in range(SONGS)]
+    assert len(AudioBank(dataset.path)) == SONGS
+
+
+def test_music4all_gives_popularity_clips_and_listens(tmp_path: Path):
+    dataset = made("music4all", tmp_path)
+    assert dataset.targets is not None
+    by_track = dataset.targets.set_index("track_id")
+    assert by_track["total"].tolist() == [5.0 + 3 * song for song in range(SONGS)]
+    assert by_track["y_listens"].tolist() == list(range(SONGS))
+    assert dataset.tracks["release_latest"].tolist()[0] == pd.Timestamp("1990-12-31")
+    assert len(AudioBank(dataset.path)) == SONGS
+
+
+def test_counts_give_plays_listeners_and_the_hit_score_of_both(tmp_path: Path):
+    dataset = made("counts", tmp_path)
+    assert dataset.targets is not None
+    assert dataset.regions == ["TW"]
+    third = dataset.targets.set_index("track_id").loc["k03"]
+    assert third["total"] == 19
+    assert third["y_listeners"] == 4
+    assert third["y_hit_score"] == pytest.approx(np.log10(19) * np.log10(4))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("track_id,plays\na,5\n", "no column 'listeners'"),
+        ("track_id,plays,listeners\na,5,many\n", "y_listeners 'many' is no number"),
+        ("track_id,plays,listeners\na,5,1\nb,-5,1\n", "data row 2: a count is negative"),
+        ("track_id,plays,listeners,region\na,5,1,Atlantis\n", "region 'Atlantis' is no country"),
+        ("track_id,plays,listeners\n,5,1\n", "data row 1 has no track_id"),
+    ],
+)
+def test_counts_that_are_wrong_are_refused_by_row(
+    tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "counts.csv"
+    path.write_text(text)
+    assert main(["counts", str(path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert reason in error
+    assert error.startswith(f"error: {path}")
+
+
+def test_a_dataset_whose_tables_are_not_there_is_refused_by_their_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name, missing in (("spotgentrack", "spotify_tracks.csv"), ("music4all", "id_metadata.csv")):
+        assert main([name, str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+        assert f"no {missing} in it or below" in capsys.readouterr().err
+
+
+TINY = "--size nano --frames 128 --epochs 1 --windows 1 --batch_size 8 --folds 0 --loader_workers 0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_layout_becomes_a_folder_that_mp2_learns_from(name: str, tmp_path: Path):
+    made(name, tmp_path)
+    recipe = Path(__file__).resolve().parent.parent / "recipes" / "mp2.py"
+    command = [sys.executable, recipe, "--data", tmp_path / "data", "--output_dir", tmp_path / "run", *TINY.split()]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert np.isfinite(report["test"]["total"]["mae"])
