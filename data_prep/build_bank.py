@@ -11,7 +11,8 @@ a `preview` column the files of a track are counted in the order of the table.
 DIR receives `previews.parquet`, `audio-*.npy`, `rejected.csv` (file, reason) and `duplicates.csv` (clips of different
 tracks with the same sound). Its folder `.build` remembers for each shard which files, of what size and date, it was
 made of: a run that was stopped goes on where it was, and a later run decodes only the shards whose files have changed.
-It may be deleted once the bank is complete. The result does not depend on the number of workers.
+It may be deleted once the bank is complete. The result does not depend on the number of workers, nor on whether they
+are processes here or those of a Dask cluster (--scheduler), whose machines must see FOLDER and DIR under those paths.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.cluster import HELP
 from mp3model.files import InputError, written_whole
 
 if TYPE_CHECKING:
@@ -109,6 +112,7 @@ def build_bank(
     out: str | os.PathLike[str],
     workers: int | None = None,
     max_seconds: float | None = None,
+    scheduler: str | None = None,
 ) -> BankReport:
     """Decodes files into a bank, in parallel, going on where an earlier run was stopped.
 
@@ -120,6 +124,7 @@ def build_bank(
         out: the bank's folder.
         workers: processes; None takes one for each core at hand.
         max_seconds: longest clip taken; None takes the limit of `mp3model.audio.decode`.
+        scheduler: of a Dask cluster instead of `workers`, see `data_prep.cluster`.
 
     Raises:
         InputError: every file was rejected (`rejected.csv` is written before), or a worker process died.
@@ -137,7 +142,7 @@ def build_bank(
         (out / INDEX_NAME).unlink(missing_ok=True)
     done = sum(len(job["sources"]) for job in jobs if job["shard"] in records)
     with _progress(len(clips), done) as progress:
-        for record in _build_shards(folder, out, missing, workers or _cores()):
+        for record in _build_shards(folder, out, missing, workers or _cores(), scheduler):
             records[record["shard"]] = record
             progress.update(len(record["sources"]))
     return _finish(out, [records[job["shard"]] for job in jobs])
@@ -246,7 +251,15 @@ def _finished_record(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     return record if same and record.get("shard_bytes") == shard_bytes else None
 
 
-def _build_shards(folder: Path, out: Path, jobs: list[dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
+def _build_shards(
+    folder: Path, out: Path, jobs: list[dict[str, Any]], workers: int, scheduler: str | None
+) -> Iterator[dict[str, Any]]:
+    if scheduler is not None and jobs:
+        from data_prep.cluster import results_of
+
+        # A worker's current folder is its own.
+        yield from results_of(scheduler, partial(_build_shard, folder.resolve(), out.resolve()), jobs)
+        return
     if workers == 1 or len(jobs) <= 1:
         yield from (_build_shard(folder, out, job) for job in jobs)
         return
@@ -417,6 +430,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="searched with its sub-folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the bank")
     parser.add_argument("--workers", type=positive, help="processes (default: one for each core)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help=f"instead of --workers, {HELP}")
     parser.add_argument("--pattern", help="shell pattern that a path below FOLDER must match, e.g. '*.mp3'")
     parser.add_argument("--seconds", type=positive, help="longest clip taken; longer ones are rejected (1200)")
     parser.add_argument("--table", type=Path, metavar="CSV", help="columns file, track_id[, preview]")
@@ -432,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             listed = {clip.file for clip in clips}
             left_out = sum(file not in listed for file in audio_files(options.folder))
             print(f"{len(clips)} files taken by {options.table}, {left_out} others left out", file=sys.stderr)
-        report = build_bank(options.folder, clips, options.out, options.workers, options.seconds)
+        report = build_bank(options.folder, clips, options.out, options.workers, options.seconds, options.scheduler)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

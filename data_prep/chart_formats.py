@@ -270,6 +270,21 @@ class SourceRows:
     def name(self) -> str:
         return self.source.name
 
+    def recode(self, tracks: np.ndarray, regions: np.ndarray) -> None:
+        """Puts other codes in place of those the file was read with: (codes,) new ones by old ones."""
+        # Past the end stands the code of no track.
+        tracks, regions = (np.append(codes, -1) for codes in (tracks, regions))
+        self.blocks = [
+            (tracks[track].astype(track.dtype), regions[region].astype(region.dtype), *rest)
+            for track, region, *rest in self.blocks
+        ]
+        self.texts = [(tracks[codes].astype(codes.dtype), *rest) for codes, *rest in self.texts]
+        if self.kind == "totals":
+            self.info = self.info.assign(track=tracks[self.info["track"]].astype(self.info["track"].dtype))
+        elif self.info is not None:
+            info = self.info.set_axis(tracks[self.info.index].astype(self.info.index.dtype))
+            self.info = info if self.kind == "tracks" else info.sort_index()
+
     def reject(self, reason: str, count: int, examples: Iterable[str]) -> None:
         if count:
             self.rejected.setdefault(reason, Rejected()).add(count, examples)

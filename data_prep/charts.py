@@ -21,17 +21,19 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.cluster import HELP
 from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.chart_formats import Codes, Options, SourceRows
+    from data_prep.chart_formats import Codes, Options, Source, SourceRows
     from data_prep.chart_merge import CodedCurves, Merged
     from mp3model.tables.folder import DatasetFolder
 
@@ -57,6 +59,7 @@ class Settings:
     columns: dict[str, str] = field(default_factory=dict)
     region: str | None = None
     periods: dict[str, str] = field(default_factory=dict)
+    scheduler: str | None = None
 
 
 def convert(inputs: Sequence[Path], out: Path, settings: Settings) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def _convert(inputs: Sequence[Path], out: Path, folder: Path, settings: Settings
 
     tracks, regions = Codes(), Codes()
     options = Options(columns=settings.columns, region=settings.region, periods=settings.periods)
-    sources, unread = _read_all(inputs, out, tracks, regions, options)
+    sources, unread = _read_all(inputs, out, tracks, regions, options, settings.scheduler)
     resolve_fridays(sources)
     frequency, used, left_out = _of_one_frequency(sources, settings.frequency)
     for source in left_out:
@@ -158,27 +161,67 @@ def _convert(inputs: Sequence[Path], out: Path, folder: Path, settings: Settings
 
 
 def _read_all(
-    inputs: Sequence[Path], out: Path, tracks: Codes, regions: Codes, options: Options
+    inputs: Sequence[Path], out: Path, tracks: Codes, regions: Codes, options: Options, scheduler: str | None
 ) -> tuple[list[SourceRows], list[tuple[str, str]]]:
     """Rows of all files, by name; name and reason of those in folders that are no charts."""
     from tqdm import tqdm
 
-    from data_prep.chart_formats import NotAChartError, find_sources, read_source
+    from data_prep.chart_formats import find_sources
 
     # A second run over the folder that holds its own output must not read it.
     files = [s for s in find_sources(inputs) if not s.path.resolve().is_relative_to(out.resolve())]
     if not files:
         raise InputError(f"{', '.join(str(path) for path in inputs)}: holds no file; give chart exports")
+    files = sorted(files, key=lambda s: s.name)
+    read: Iterator[tuple[list[SourceRows], str | None]] = (
+        _read_one(source, tracks, regions, options) for source in files
+    )
+    if scheduler is not None:
+        read = _read_on_cluster(files, tracks, regions, options, scheduler)
     found: list[SourceRows] = []
     unread: list[tuple[str, str]] = []
-    for source in tqdm(sorted(files, key=lambda s: s.name), "files", disable=None, leave=False):
-        try:
-            found += read_source(source, tracks, regions, options)
-        except NotAChartError as error:
-            if source.named:
-                raise
-            unread.append((source.name, str(error).removeprefix(f"{source.name}: ")))
+    for source, (rows, reason) in zip(files, tqdm(read, "files", len(files), disable=None, leave=False), strict=True):
+        found += rows
+        if reason is not None:
+            unread.append((source.name, reason.removeprefix(f"{source.name}: ")))
     return found, unread
+
+
+def _read_one(source: Source, tracks: Codes, regions: Codes, options: Options) -> tuple[list[SourceRows], str | None]:
+    """Rows of one file; or why a file that no one named is none of charts."""
+    from data_prep.chart_formats import NotAChartError, read_source
+
+    try:
+        return read_source(source, tracks, regions, options), None
+    except NotAChartError as error:
+        if source.named:
+            raise
+        return [], str(error)
+
+
+def _read_on_cluster(
+    files: list[Source], tracks: Codes, regions: Codes, options: Options, scheduler: str
+) -> Iterator[tuple[list[SourceRows], str | None]]:
+    """The same of each file, read on a cluster by codes of its own, which are then put into those of the run."""
+    from data_prep.cluster import results_of
+
+    # A worker's current folder is its own.
+    there = [replace(source, path=source.path.resolve()) for source in files]
+    for source, (rows, reason, *texts) in zip(
+        files, results_of(scheduler, partial(_read_apart, options=options), there), strict=True
+    ):
+        track, region = (codes.numbers(own) for codes, own in zip((tracks, regions), texts, strict=True))
+        for part in rows:
+            part.source = source
+            part.recode(track, region)
+        yield rows, reason
+
+
+def _read_apart(source: Source, options: Options) -> tuple[list[SourceRows], str | None, list[str], list[str]]:
+    from data_prep.chart_formats import Codes
+
+    tracks, regions = Codes(), Codes()
+    return *_read_one(source, tracks, regions, options), tracks.texts, regions.texts
 
 
 def _of_one_frequency(sources: list[SourceRows], asked: str | None) -> tuple[str, list[SourceRows], list[SourceRows]]:
@@ -412,6 +455,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--songs", type=Path, metavar="FILE", help="track_id, song_id: songs of your own instead of data_prep.versions")
     add("--columns", type=_columns, default={}, metavar="ROLE=NAME,…", help="columns of a distributor's export")
     add("--region", help="region of files that name none")
+    add("--scheduler", metavar="ADDRESS", help=f"read files on {HELP}")
     add(
         "--period",
         action="append",
@@ -447,6 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             columns=options.columns,
             region=region,
             periods={name: value for pair in options.period for name, value in pair.items()},
+            scheduler=options.scheduler,
         )
         report = convert(options.inputs, options.out, settings)
     rows = report["rows"]

@@ -1,4 +1,4 @@
-"""The command line: a song's forecast, metrics of a curve, what training does to a clip, a check of an installation."""
+"""The command line: forecasts, metrics of a curve, augmentation, model cards, a service, a check of an installation."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     augment.add_argument("--plot", default="augment.png", help="PNG to write (augment.png)")
     augment.add_argument("--start", type=float, default=0.0, help="where in each file the clip starts, in seconds")
     augment.add_argument("--seed", type=int, default=0, help="of the pitch and timbre effects")
+    _add_card(commands)
+    _add_serve(commands)
+    export = commands.add_parser(
+        "export", help="the audio encoder of a model for other programs: ONNX, or torch.export"
+    )
+    export.add_argument("model", help="RUN/model of recipes/mp2.py or mp3.py")
+    export.add_argument("--onnx", metavar="FILE", help="ONNX file to write, .onnx; it is run beside the model")
+    export.add_argument("--program", metavar="FILE", help="torch.export program to write, .pt2")
     commands.add_parser("doctor", help="check that this installation can do its work")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
@@ -36,6 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             forecast(arguments)
         elif arguments.command == "metrics":
             metrics(arguments)
+        elif arguments.command == "export":
+            export_encoder(arguments.model, arguments.onnx, arguments.program)
+        elif arguments.command == "card":
+            card(arguments)
+        elif arguments.command == "serve":
+            serve(arguments)
         else:
             draw_augmentation(arguments.audio, arguments.plot, arguments.start, arguments.seed)
     return 0
@@ -72,6 +86,7 @@ def _add_forecast(commands: Any) -> None:
     add("--seed", type=int, default=0, help="of the luck in the paths (0)")
     add("--full", action="store_true", help="streams below the chart too, as the model guesses them, instead of 0")
     add("--device", help="cpu, cuda, ...; none is the GPU where there is one")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 hears faster, where the device has it")
     add("-o", "--output", default="forecast.csv", help="table to write, .csv or .parquet (forecast.csv)")
     add("--plot", help="PNG to write; for several songs NAME-TRACK.png")
 
@@ -89,6 +104,76 @@ def _add_metrics(commands: Any) -> None:
     add("--zero-filled", action="store_true", help="periods off the chart count as 0 in mean, std, skewness, kurtosis")
     add("--model", help="RUN/model, whose charts tell the debut rank where the table has none")
     add("-o", "--output", help="table to write, .csv or .parquet; none only prints")
+
+
+def _add_card(commands: Any) -> None:
+    parser = commands.add_parser(
+        "card",
+        help="write a run's model card",
+        description="Write the model card of a run of recipes/mp2.py or recipes/mp3.py, a README.md beside the weights "
+        "with data, split, errors beside floors, limits and licence, as model hubs read it.",
+    )
+    add = parser.add_argument
+    add("run", help="folder with model/ and report.json")
+    add("--report", metavar="FILE", help="report.json of recipes/evaluate.py: errors by region and for new artists")
+    add("--license", default="apache-2.0", help="of the weights (apache-2.0)")
+    add("-o", "--output", help="file to write; none is RUN/model/README.md")
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="forecast over HTTP, with a web page",
+        description="Serve a model: a page at /, POST /v1/forecasts (multipart: file, regions, release_date, ...), and "
+        "what else /openapi.json tells. Answers only this machine unless --host says otherwise.",
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="RUN/model of recipes/mp3.py")
+    add("--port", type=int, default=8000, help="port; 0 is any that is free (8000)")
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all of this machine's (127.0.0.1)")
+    add("--data", metavar="DIR", help="dataset folder: floors, artists and other songs up to a forecast's date")
+    add("--api-key-file", metavar="FILE", help="file whose first line every request must bring as X-API-Key")
+    add("--workers", type=int, default=2, help="processes that decode audio (2)")
+    add("--device", help="cpu, cuda, ...; none is the GPU where there is one")
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serves a model until it is interrupted."""
+    if not 0 <= arguments.port <= 65_535:
+        raise InputError(f"--port {arguments.port}: give a number from 0 to 65535")
+    if not 1 <= arguments.workers <= 64:
+        raise InputError(f"--workers {arguments.workers}: give from 1 to 64 processes")
+    key = None
+    if arguments.api_key_file is not None:
+        try:
+            key = next(iter(Path(arguments.api_key_file).read_text().splitlines()), "").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--api-key-file {arguments.api_key_file}: cannot be read ({error})") from error
+        if len(key) < 8 or not key.isascii():
+            raise InputError(f"--api-key-file {arguments.api_key_file}: its first line is no key of 8 or more letters")
+    try:
+        from mp3model.serving import api
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "mp3model":
+            raise
+        raise InputError(f"no {error.name} here, which serve needs; pip install 'mp3model[serve]'") from error
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    api.serve(
+        *(arguments.model, arguments.port, arguments.host, arguments.data),
+        api_key=key,
+        workers=arguments.workers,
+        device=arguments.device,
+    )
+
+
+def card(arguments: argparse.Namespace) -> None:
+    """Writes a model card."""
+    from mp3model.serving.card import write_card
+
+    print(f"wrote {write_card(arguments.run, arguments.report, arguments.license, arguments.output)}")
 
 
 def _check_output(option: str, name: str, suffixes: tuple[str, ...]) -> None:
@@ -132,7 +217,7 @@ def forecast(arguments: argparse.Namespace) -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    forecaster = Forecaster.from_pretrained(arguments.model, arguments.device)
+    forecaster = Forecaster.from_pretrained(arguments.model, arguments.device, arguments.precision)
     audio: Any = arguments.audio[0] if arguments.audio else None
     artist = arguments.artist
     if len(arguments.audio) > 1:
@@ -177,6 +262,29 @@ def metrics(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         write_table(found, arguments.output)
         print(f"wrote {arguments.output}")
+
+
+def export_encoder(folder: str, onnx: str | None, program: str | None) -> None:
+    """Writes the audio encoder in one or both forms and says how far the first is from the model."""
+    if onnx is None and program is None:
+        raise InputError(f"export {folder}: nothing to write; give --onnx or --program")
+    for option, name, suffix in (("--onnx", onnx, ".onnx"), ("--program", program, ".pt2")):
+        if name is not None:
+            _check_output(option, name, (suffix,))
+    from transformers.utils import logging
+
+    from mp3model.model.export import encoder_of, export_onnx, export_program
+
+    logging.disable_progress_bar()
+    model = encoder_of(folder)
+    if onnx is not None:
+        written = export_onnx(model, onnx)
+        print(
+            f"wrote {written.path}: ONNX ir {written.ir_version}, opset {written.opset}, any batch of "
+            f"{model.config.frames} frames; largest difference from the model {written.difference:.1e}"
+        )
+    if program is not None:
+        print(f"wrote {export_program(model, program)}: torch.export, any batch of {model.config.frames} frames")
 
 
 def draw_augmentation(files: Sequence[str], plot: str, start: float, seed: int) -> None:

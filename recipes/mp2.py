@@ -40,6 +40,10 @@ class DataArguments:
         default=False, metadata={"help": "Shuffle targets among the songs of a split: a check that must find nothing."}
     )
     loader_workers: int = field(default=2, metadata={"help": "Processes that read the bank."})
+    bank: str = field(
+        default="loader",
+        metadata={"help": "loader reads clips as they are needed; resident keeps all training clips on the device."},
+    )
 
 
 @dataclass
@@ -98,6 +102,9 @@ class TrainArguments:
     warmup: float = field(default=0.1, metadata={"help": "Share of the steps in which the rate rises."})
     gradient_clip: float = field(default=1.0, metadata={"help": "Largest norm of the gradient."})
     precision: str | None = field(default=None, metadata={"help": "no, bf16 or fp16; none is the launcher's choice."})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Compute the blocks again for their gradients: slower, in far less memory."}
+    )
     ema: float = field(default=0.0, metadata={"help": "Decay of an average of the weights; 0 is none."})
     patience: int = field(default=12, metadata={"help": "Epochs without a better validation loss before it stops."})
     evaluate_every: int = field(default=2, metadata={"help": "Epochs between validations (and checkpoints)."})
@@ -155,6 +162,7 @@ from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import (  # noqa: E402
     ClipSet,
     EpochBatches,
+    ResidentBatches,
     Songs,
     TrainingSet,
     mel_statistics,
@@ -188,7 +196,7 @@ CHECKPOINT = {
     "patch_drop": 0.0,
 }
 # What a run that goes on may do otherwise than before: none of it moves a weight.
-MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker"}
+MAY_CHANGE = {"output_dir", "resume", "loader_workers", "bank", "log_every", "tracker"}
 TABLE, PICTURE = "table.txt", "predicted_against_true.png"
 
 
@@ -207,6 +215,8 @@ def check_arguments() -> None:
         dict.fromkeys(("dropout", "head_dropout", "drop_path", "patch_drop"), (0, 0.9))
         | {"stem_overlap": (1, None), "stem_blocks": (0, None)},
     )
+    if data_arguments.bank not in ("loader", "resident"):
+        raise InputError(f"--bank {data_arguments.bank} is none of loader, resident")
     if train_arguments.precision not in (None, "no", "bf16", "fp16"):
         raise InputError(f"--precision {train_arguments.precision} is none of no, bf16, fp16")
 
@@ -345,6 +355,7 @@ def fit(
         # A checkpoint expects the normalisation it was trained with, AudioSet's or the like.
         config.mel_mean, config.mel_std = mel_statistics(train, bank, config.num_mel_bins)
     model = start(config).to(device)
+    model.encoder.set_grad_checkpointing(arguments.gradient_checkpointing)
     training_set = TrainingSet(
         train,
         bank,
@@ -362,12 +373,16 @@ def fit(
         accelerator.num_processes,
         accelerator.process_index,
     )
-    loader = DataLoader(
-        training_set,
-        batch_sampler=batches,
-        num_workers=data_arguments.loader_workers,
-        persistent_workers=data_arguments.loader_workers > 0,
-        pin_memory=device.type == "cuda",
+    loader = (
+        ResidentBatches(training_set, batches, device)
+        if data_arguments.bank == "resident"
+        else DataLoader(
+            training_set,
+            batch_sampler=batches,
+            num_workers=data_arguments.loader_workers,
+            persistent_workers=data_arguments.loader_workers > 0,
+            pin_memory=device.type == "cuda",
+        )
     )
     augment = WaveformAugment(arguments.gain, arguments.roll, arguments.alternate)
     mask, shift = SpecAugment(arguments.frequency_mask, arguments.time_mask), BandShift(arguments.shift)

@@ -132,6 +132,7 @@ class AudioBank:
     Attributes:
         path: the folder.
         index: (clips,) rows, columns as in the module's table.
+        lengths: (clips,) samples of each row's clip.
 
     Raises:
         InputError: the index is missing, unreadable or lacks a column.
@@ -140,7 +141,7 @@ class AudioBank:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder)
         self.index = _read_index(self.path / INDEX_NAME)
-        self._shard, self._offset, self._samples = (
+        self._shard, self._offset, self.lengths = (
             self.index[name].to_numpy() for name in ("shard", "offset", "samples")
         )
         self._opened: dict[int, np.ndarray] = {}
@@ -176,7 +177,7 @@ class AudioBank:
         """
         if not 0 <= position < len(self):
             raise IndexError(f"row {position} of {self.path / INDEX_NAME}, which has {len(self)}")
-        length = int(self._samples[position])
+        length = int(self.lengths[position])
         wanted = max(length - start, 0) if samples is None else samples
         if start < 0 or wanted < 0:
             raise ValueError(f"start {start} and samples {samples} must not be negative")
@@ -203,16 +204,15 @@ class AudioBank:
 
     @cached_property
     def _rows_by_track(self) -> dict[str, np.ndarray]:
-        by_preview = self.index.reset_index(drop=True).sort_values("preview", kind="stable")
-        return {
-            track: rows.to_numpy(dtype=np.intp)
-            for track, rows in by_preview.index.to_series().groupby(by_preview["track_id"])
-        }
+        codes, tracks = pd.factorize(self.index["track_id"])
+        order = np.lexsort((self.index["preview"].to_numpy(), codes))
+        first = np.searchsorted(codes[order], np.arange(len(tracks)))
+        return dict(zip(tracks.tolist(), np.split(order, first[1:]), strict=True)) if len(tracks) else {}
 
     def _open(self, shard: int) -> np.ndarray:
         if shard not in self._opened:
             mine = self._shard == shard
-            needed = int((self._offset[mine] + self._samples[mine]).max())
+            needed = int((self._offset[mine] + self.lengths[mine]).max())
             self._opened[shard] = _map_shard(self.path / shard_name(shard), needed)
         return self._opened[shard]
 

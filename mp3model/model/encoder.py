@@ -7,7 +7,9 @@ layer-wise decay and checkpoints fit. AST: Gong, Chung, Glass 2021, arXiv 2104.0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from timm.layers import DropPath, Mlp, PatchDropout, resample_abs_pos_embed, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mp3model.files import InputError
 from mp3model.model.checkpoints import PREFIX_TOKENS, read_ast, read_image_transformer
@@ -158,6 +161,86 @@ def groups_of(width: int) -> int:
     return math.gcd(8, width)
 
 
+# Below so many the fused kernel is the faster one; eight megabytes of scores are what a cache holds.
+_FEWEST_KEYS = 192
+_SCORES_AT_ONCE = 2**21
+_PRECISION = threading.Lock()
+# Its stub does not know the switch.
+_ONEDNN: Any = torch.backends.mkldnn
+
+
+@contextmanager
+def _products_of_bfloat16() -> Iterator[None]:
+    """Lets a processor multiply float32 matrices as bfloat16, with the sums in float32.
+
+    Of numbers that are bfloat16 already the products are exact. The switch is the process's; one thread at a time
+    turns it, and what others multiply meanwhile in float32 may lose digits as if under autocast.
+    """
+    with _PRECISION:
+        before = _ONEDNN.matmul.fp32_precision
+        _ONEDNN.matmul.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            _ONEDNN.matmul.fp32_precision = before
+
+
+def forecasts_on_processor(tensor: Tensor) -> bool:
+    """Whether this is on a processor with oneDNN, and neither learnt from nor traced: kernels without a gradient serve.
+
+    PyTorch multiplies float32 matrices by MKL, which on processors of other makers than its own leaves half of the
+    arithmetic unused.
+    """
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def multiplied(tokens: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
+    """(…, in) → (…, out) of a linear layer, followed by `gelu` or by nothing."""
+    if not forecasts_on_processor(tokens) or torch.is_autocast_enabled("cpu") or tokens.dtype != layer.weight.dtype:
+        return functional.gelu(layer(tokens)) if activation == "gelu" else layer(tokens)
+    # "none" is the exact GELU, not that of a hyperbolic tangent.
+    return torch.ops.mkldnn._linear_pointwise(tokens, layer.weight, layer.bias, activation, [], "none")
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention without a mask, each (batch, heads, tokens, width / heads) → the shape of `query`.
+
+    PyTorch's fused attention, but for bfloat16 forecasts on a processor, where that kernel runs at a fifth of the
+    rate of matrix products: there by matrix products, a head at a time, so that its scores stay in the cache.
+    """
+    if key.shape[2] < _FEWEST_KEYS or query.dtype != torch.bfloat16 or not forecasts_on_processor(query):
+        return functional.scaled_dot_product_attention(query, key, value)
+    return _attend_by_head(query, key, value)
+
+
+def _attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same in bfloat16 with scores and softmax in float32, as in the fused kernel."""
+    batch, heads, tokens, width = query.shape
+    rows = max(1, min(tokens, _SCORES_AT_ONCE // key.shape[2]))
+    scores = query.new_empty(rows, key.shape[2], dtype=torch.float32)
+    weights = torch.empty_like(scores, dtype=query.dtype)
+    mixed = query.new_empty(batch, heads, tokens, width)
+    # Autocast would round the scores to bfloat16, which costs more digits than all the rest of the layer.
+    with torch.autocast("cpu", enabled=False), _products_of_bfloat16():
+        for item in range(batch * heads):
+            place = divmod(item, heads)
+            scaled = query[place].float().mul_(width**-0.5)
+            turned, content = key[place].float().T, value[place].contiguous()
+            for start in range(0, tokens, rows):
+                part = slice(start, min(start + rows, tokens))
+                score, weight = scores[: part.stop - start], weights[: part.stop - start]
+                torch.mm(scaled[part], turned, out=score)
+                weight.copy_(torch.softmax(score, dim=-1, out=score))
+                torch.mm(weight, content, out=mixed[place][part])
+    return mixed
+
+
 class Attention(nn.Module):
     """Self-attention of the stream, read by region tokens that the stream never reads."""
 
@@ -175,23 +258,21 @@ class Attention(nn.Module):
         itself, so that its state is the same alone or beside others.
         """
         batch, length, width = tokens.shape
-        query, key, value = self.qkv(tokens).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = multiplied(tokens, self.qkv).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if readers == 0:
-            mixed = functional.scaled_dot_product_attention(query, key, value)
+            mixed = attend(query, key, value)
         else:
             stream = length - readers
             mask = torch.ones(readers, length, dtype=torch.bool, device=tokens.device)
             mask[:, stream:] = torch.eye(readers, dtype=torch.bool, device=tokens.device)
             mixed = torch.cat(
                 [
-                    functional.scaled_dot_product_attention(
-                        query[:, :, :stream], key[:, :, :stream], value[:, :, :stream]
-                    ),
+                    attend(query[:, :, :stream], key[:, :, :stream], value[:, :, :stream]),
                     functional.scaled_dot_product_attention(query[:, :, stream:], key, value, attn_mask=mask),
                 ],
                 dim=2,
             )
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, length, width)))
+        return self.proj_drop(multiplied(mixed.transpose(1, 2).reshape(batch, length, width), self.proj))
 
 
 class Block(nn.Module):
@@ -218,7 +299,8 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, readers: int = 0) -> Tensor:
         """(batch, stream + readers, width) → the same shape."""
         tokens = tokens + self.drop_path1(self.attn(self.norm1(tokens), readers))
-        return tokens + self.drop_path2(self.mlp(self.norm2(tokens)))
+        inner = multiplied(self.norm2(tokens), self.mlp.fc1, "gelu")
+        return tokens + self.drop_path2(self.mlp.drop2(multiplied(self.mlp.drop1(inner), self.mlp.fc2)))
 
 
 class AST(nn.Module):
@@ -306,6 +388,7 @@ class AST(nn.Module):
             Block(width, heads, mlp_ratio, qkv_bias, layer_norm_eps, dropout, rate) for rate in rates
         )
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.gradient_checkpointing = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -352,10 +435,8 @@ class AST(nn.Module):
         if self.region_tokens is not None:
             asked = self.region_tokens if regions is None else self.region_tokens[:, regions]
             readers = asked.shape[1]
-            stream = torch.cat([stream, asked.expand(len(stream), -1, -1).to(stream.dtype)], dim=1)
-        for block in self.blocks:
-            stream = block(stream, readers)
-        stream = self.norm(stream)
+            stream = torch.cat([stream, asked.expand(stream.shape[0], -1, -1).to(stream.dtype)], dim=1)
+        stream = self.norm(self._through_blocks(stream, readers))
         split = stream.shape[1] - readers
         tokens, states = stream[:, :split], stream[:, split:]
         if self.pool is not None:
@@ -370,10 +451,29 @@ class AST(nn.Module):
         The order is that of transformers' `ASTModel`: class, distillation, then patches, all times of the lowest
         frequency first.
         """
-        stream = self._embed(mel)
+        return self.norm(self._through_blocks(self._embed(mel)))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """timm's switch: keep only what enters each block for the gradients, and compute the rest again.
+
+        A third more arithmetic a step for a fraction of the memory; the gradients are the same, dropout included.
+        """
+        self.gradient_checkpointing = enable
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Keeps and multiplies the weights in another precision; what comes in is rounded, what comes out float32."""
+        self.to(dtype)
+        self.register_forward_pre_hook(lambda _, given: (given[0].to(dtype), *given[1:]))
+        self.register_forward_hook(lambda *call: tuple(part.float() for part in call[2]))
+
+    def _through_blocks(self, stream: Tensor, readers: int = 0) -> Tensor:
+        """(batch, tokens, width) → the same shape, before the final norm."""
         for block in self.blocks:
-            stream = block(stream)
-        return self.norm(stream)
+            if self.gradient_checkpointing and self.training:
+                stream = checkpoint(block, stream, readers, use_reentrant=False)
+            else:
+                stream = block(stream, readers)
+        return stream
 
     def _embed(self, mel: Tensor) -> Tensor:
         """(batch, frames, mels) → (batch, 2 + patches, width), with positions."""
@@ -395,12 +495,12 @@ class AST(nn.Module):
         """(batch, channels, frequency patches, time patches) → (batch, 2 + patches, width), with positions."""
         grid = (patches.shape[2], patches.shape[3])
         positions = resample_positions(self.pos_embed, grid, self.grid)
-        prefix = torch.cat([self.cls_token, self.dist_token], dim=1).expand(len(patches), -1, -1)
+        prefix = torch.cat([self.cls_token, self.dist_token], dim=1).expand(patches.shape[0], -1, -1)
         tokens = torch.cat([prefix.to(patches.dtype), patches.flatten(2).transpose(1, 2)], dim=1)
         if self.position_mode == "sum":
             tokens = tokens + positions
         else:
-            tokens = torch.cat([tokens, positions.expand(len(patches), -1, -1).to(tokens.dtype)], dim=2)
+            tokens = torch.cat([tokens, positions.expand(patches.shape[0], -1, -1).to(tokens.dtype)], dim=2)
         return self.patch_drop(self.pos_drop(tokens))
 
     def no_weight_decay(self) -> set[str]:

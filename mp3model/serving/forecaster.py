@@ -79,17 +79,25 @@ class Forecaster:
     )
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], device: str | torch.device | None = None) -> Forecaster:
+    def from_pretrained(
+        cls, path: str | os.PathLike[str], device: str | torch.device | None = None, precision: str = "fp32"
+    ) -> Forecaster:
         """Reads RUN/model, and the catalogue beside it if there is one.
 
         Args:
             path: Folder that recipes/mp3.py wrote.
             device: None is the GPU where there is one.
+            precision: `fp32`, or `bf16`: audio is heard in bfloat16, which is faster where the device multiplies
+                such numbers; paths are drawn in float32 all the same.
 
         Raises:
-            InputError: If it holds no whole MP3 model, or there is no such device.
+            InputError: If it holds no whole MP3 model, or there is no such device or precision.
         """
+        if precision not in ("fp32", "bf16"):
+            raise InputError(f"precision {precision}: is none of fp32, bf16")
         model = _model_of(Path(path))
+        if precision == "bf16" and model.mp2 is not None:
+            model.mp2.encoder.compute_in(torch.bfloat16)
         chosen = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
         catalogue = Catalogue.read(path) if Catalogue.beside(path) else None
         try:

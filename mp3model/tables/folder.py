@@ -337,7 +337,14 @@ def check_shards(dataset: DatasetFolder) -> None:
         file = dataset.path / f"audio-{shard:05d}.npy"
         if not file.exists():
             reason = f"names shard {file.name}, which is not there"
-            _refuse(dataset, "previews", shards == shard, "shard", reason, "copy it into the folder, or build the bank again")
+            _refuse(
+                dataset,
+                "previews",
+                shards == shard,
+                "shard",
+                reason,
+                "copy it into the folder, or build the bank again",
+            )
         try:
             samples = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:

@@ -102,16 +102,9 @@ def songs_of_split(
         names: `total`, `debut_rank` or both.
     """
     rows = targets[targets["split"].isin(list(splits)) & targets["region"].isin(list(regions))]
-    versions = tracks.groupby("song_id", sort=True)["track_id"].apply(list)
     artists = tracks.drop_duplicates("song_id").set_index("song_id")["artist"]
     place = {region: index for index, region in enumerate(regions)}
-    song_ids, clips = [], []
-    for song_id in sorted(rows["song_id"].unique()):
-        positions = [bank.previews_of(track) for track in versions[song_id]]
-        found = np.concatenate(positions) if positions else np.empty(0, dtype=np.int64)
-        if len(found):
-            song_ids.append(song_id)
-            clips.append(found)
+    song_ids, clips = _clips_of_songs(rows["song_id"], tracks, bank)
     values = np.full((len(song_ids), len(place), len(names)), np.nan)
     index = {song_id: row for row, song_id in enumerate(song_ids)}
     rows = rows[rows["song_id"].isin(index)]
@@ -120,8 +113,26 @@ def songs_of_split(
         numbers = rows[name].astype("float64").to_numpy()
         values[song, region, column] = log_streams(numbers) if name == "total" else numbers
     known = ~np.isnan(values).all(axis=(1, 2))
-    artist_of = [str(artists[song_id]) if pd.notna(artists[song_id]) else song_id for song_id in song_ids]
+    named = artists.reindex(song_ids).tolist()
+    artist_of = [str(name) if pd.notna(name) else song_id for name, song_id in zip(named, song_ids, strict=True)]
     return Songs(song_ids, artist_of, clips, values, list(regions), list(names)).taken(np.flatnonzero(known))
+
+
+def _clips_of_songs(wanted: pd.Series, tracks: pd.DataFrame, bank: AudioBank) -> tuple[list[str], list[np.ndarray]]:
+    """Sorted ids of the wanted songs with audio, and the positions of their clips, by track and preview.
+
+    Whole columns at a time: song by song, a hundred thousand of them take seconds.
+    """
+    own = tracks.loc[tracks["song_id"].isin(wanted.unique()), ["song_id", "track_id"]]
+    song_of_row, song_ids = pd.factorize(own["song_id"], sort=True)
+    row = pd.Index(own["track_id"]).get_indexer(bank.index["track_id"])
+    position = np.flatnonzero(row >= 0)
+    row = row[position]
+    song = song_of_row[row]
+    order = np.lexsort((bank.index["preview"].to_numpy()[position], row, song))
+    position, song = position[order], song[order]
+    found, first = np.unique(song, return_index=True)
+    return song_ids[found].tolist(), np.split(position, first[1:]) if len(found) else []
 
 
 def target_statistics(songs: Songs) -> Statistics:
@@ -212,16 +223,24 @@ class TrainingSet(Dataset):
         if self.mixup:
             partner = int(scaled_draw(draws[Draw.PARTNER], len(self.songs)))
             # A partner is cut, chosen, amplified and rolled by numbers of its own.
-            partner_draws = draw_numbers(self.seed, epoch, f"partner of {self.songs.song_ids[song]}")
+            partner_draws = self.partner_draws(epoch, song)
             example.update({f"partner_{key}": value for key, value in self._example(partner, partner_draws).items()})
         return example
 
-    def _example(self, song: int, draws: np.ndarray) -> dict[str, Tensor]:
+    def partner_draws(self, epoch: int, song: int) -> np.ndarray:
+        """The numbers by which the partner of a song is cut and augmented."""
+        return draw_numbers(self.seed, epoch, f"partner of {self.songs.song_ids[song]}")
+
+    def cuts(self, song: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the bank of a song's previews, and the first sample of each cut: (previews,) both."""
         clips = self.songs.clips[song][: self.width]
+        room = self.bank.lengths[clips] - self.samples + 1
+        return clips, np.array([int(scaled_draw(draws[Draw.CROP], max(1, count))) for count in room.tolist()])
+
+    def _example(self, song: int, draws: np.ndarray) -> dict[str, Tensor]:
+        clips, starts = self.cuts(song, draws)
         previews = np.zeros((self.width, self.samples), dtype=np.int16)
-        for row, position in enumerate(clips):
-            length = int(self.bank.index["samples"].to_numpy()[position])
-            start = int(scaled_draw(draws[Draw.CROP], max(1, length - self.samples + 1)))
+        for row, (position, start) in enumerate(zip(clips.tolist(), starts.tolist(), strict=True)):
             previews[row] = self.bank.read(position, start, self.samples)
         if self.timbre is not None:
             # Only the preview that the device will choose: these effects cost more than everything else together.
@@ -283,6 +302,102 @@ class EpochBatches(Sampler):
             yield [(self.epoch, int(song)) for song in order[first : first + self.batch_size]]
 
 
+class ResidentBatches:
+    """The batches that a loader makes of a training set, cut on the device out of clips that all lie there.
+
+    Nothing is read, copied or awaited in training but a few numbers a song, and the samples are the loader's, bit for
+    bit. Every process holds the clips of the whole training split.
+
+    Args:
+        training_set: Without timbre effects, which need the processor.
+        batches: Which songs go together, and when.
+        device: Where the clips will lie.
+        free: Bytes at hand on the device; None asks it.
+
+    Raises:
+        InputError: If the clips do not fit, or the training set has timbre effects.
+    """
+
+    # The rest of the memory is for training.
+    SHARE = 0.6
+
+    def __init__(
+        self, training_set: TrainingSet, batches: EpochBatches, device: torch.device, free: int | None = None
+    ) -> None:
+        if training_set.timbre is not None:
+            raise InputError("--bank resident: --timbre works on the processor; leave one of the two out")
+        self.set, self.batches, self.device = training_set, batches, device
+        bank = training_set.bank
+        clips = np.unique(np.concatenate([clips[: training_set.width] for clips in training_set.songs.clips]))
+        lengths = bank.lengths[clips]
+        free = _free_memory(device) if free is None else free
+        needed = 2 * int(lengths.sum())
+        if needed > self.SHARE * free:
+            raise InputError(
+                f"--bank resident: the training clips of {bank.path} take {needed / 1e9:.3g} GB, and of "
+                f"{free / 1e9:.3g} GB that are free on {device} they may take {self.SHARE:.0%}; leave --bank out"
+            )
+        self.samples = torch.empty(int(lengths.sum()), dtype=torch.int16, device=device)
+        self.first = np.zeros(len(bank), dtype=np.int64)
+        self.first[clips] = np.cumsum(lengths) - lengths
+        for position, length in zip(clips.tolist(), lengths.tolist(), strict=True):
+            first = int(self.first[position])
+            self.samples[first : first + length] = torch.from_numpy(bank.read(position))
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Batches with the keys, shapes and values of `TrainingSet`'s, on the device."""
+        for items in self.batches:
+            seed = self.set.seed
+            batch = self._batch(
+                [(song, draw_numbers(seed, epoch, self.set.songs.song_ids[song])) for epoch, song in items]
+            )
+            if self.set.mixup:
+                partners = [
+                    (int(scaled_draw(draws[Draw.PARTNER], len(self.set))), self.set.partner_draws(epoch, song))
+                    for (epoch, song), draws in zip(items, batch["draws"].cpu().numpy(), strict=True)
+                ]
+                batch |= {f"partner_{key}": value for key, value in self._batch(partners).items()}
+            yield batch
+
+    def _batch(self, items: list[tuple[int, np.ndarray]]) -> dict[str, Tensor]:
+        shape = (len(items), self.set.width)
+        first, known, count = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(len(items), np.int64)
+        for row, (song, draws) in enumerate(items):
+            clips, starts = self.set.cuts(song, draws)
+            count[row] = len(clips)
+            first[row, : len(clips)] = self.first[clips] + starts
+            known[row, : len(clips)] = self.set.bank.lengths[clips] - starts
+        numbers = {
+            "first": first,
+            "known": known,
+            "count": count,
+            "draws": np.stack([draws for _, draws in items]),
+            "targets": self.set.values[[song for song, _ in items]],
+        }
+        batch = {name: self._moved(values) for name, values in numbers.items()}
+        place = torch.arange(self.set.samples, device=self.device)
+        inside = place < batch.pop("known")[..., None]
+        # A cut that reaches past its clip reads the first sample of all instead, and is silent there.
+        chosen = torch.where(inside, batch.pop("first")[..., None] + place, 0)
+        return {"previews": self.samples[chosen].masked_fill_(~inside, 0), **batch}
+
+    def _moved(self, values: np.ndarray) -> Tensor:
+        numbers = torch.from_numpy(values)
+        return numbers.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else numbers
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 class ClipSet(Dataset):
     """Clips for evaluation: every preview of every song, in evenly spaced windows; nothing random.
 
@@ -296,7 +411,7 @@ class ClipSet(Dataset):
 
     def __init__(self, songs: Songs, bank: AudioBank, samples: int, windows: int, previews: int = 8) -> None:
         self.bank, self.samples = bank, samples
-        lengths = bank.index["samples"].to_numpy()
+        lengths = bank.lengths
         self.items: list[tuple[int, int, int]] = []
         for song, clips in enumerate(songs.clips):
             for position in clips[:previews]:
