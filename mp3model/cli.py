@@ -37,21 +37,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     export.add_argument("--program", metavar="FILE", help="torch.export program to write, .pt2")
     commands.add_parser("doctor", help="check that this installation can do its work")
     arguments = parser.parse_args(argv)
-    with errors_in_one_line():
-        if arguments.command == "doctor":
-            return doctor()
-        if arguments.command == "forecast":
-            forecast(arguments)
-        elif arguments.command == "metrics":
-            metrics(arguments)
-        elif arguments.command == "export":
-            export_encoder(arguments.model, arguments.onnx, arguments.program)
-        elif arguments.command == "card":
-            card(arguments)
-        elif arguments.command == "serve":
-            serve(arguments)
-        else:
-            draw_augmentation(arguments.audio, arguments.plot, arguments.start, arguments.seed)
+    try:
+        with errors_in_one_line():
+            status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has had enough, as `head` has; what is still to be printed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "doctor":
+        return doctor()
+    if arguments.command == "forecast":
+        forecast(arguments)
+    elif arguments.command == "metrics":
+        metrics(arguments)
+    elif arguments.command == "export":
+        export_encoder(arguments.model, arguments.onnx, arguments.program)
+    elif arguments.command == "card":
+        card(arguments)
+    elif arguments.command == "serve":
+        serve(arguments)
+    else:
+        draw_augmentation(arguments.audio, arguments.plot, arguments.start, arguments.seed)
     return 0
 
 

@@ -58,6 +58,20 @@ def test_wrong_input_gets_one_line_and_status_2(tmp_path, words, message):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_reader_who_has_had_enough_gets_no_traceback(tmp_path):
+    curve = tmp_path / "curve.csv"
+    curve.write_text("region,week,streams\nUS,0,5000\nUS,1,4000\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mp3model.cli", "metrics", str(curve)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read().decode()
+    assert process.wait(timeout=100) == 141
+    assert told == ""
+
+
 def test_the_picture_shows_each_effect_alone():
     clip = (np.random.default_rng(0).normal(size=32_000) * 2000).astype(np.int16)
     stages = augmentation_stages(clip)
