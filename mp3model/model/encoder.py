@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +197,14 @@ def forecasts_on_processor(tensor: Tensor) -> bool:
         and tensor.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
+        and _has_fused_linear()
     )
+
+
+@cache
+def _has_fused_linear() -> bool:
+    """Whether this build of PyTorch has oneDNN and its linear layer, which is no public name and may move."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def multiplied(tokens: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
