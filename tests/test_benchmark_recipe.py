@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 from data_prep.tiled import write_tiled
 from mp3model.audio.bank import AudioBank
 from mp3model.tables.folder import read_dataset
-from tests.conftest import ROOT
 
 
 def run(*words: str) -> subprocess.CompletedProcess:

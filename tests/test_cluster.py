@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from audio_files import tone, write_audio
+from chart_files import long_csv, new_csv, old_csv, read_one, rows
 
 from data_prep.chart_formats import Codes
 from data_prep.charts import main
 from data_prep.cluster import results_of
 from mp3model.files import InputError
-from tests.audio_files import tone, write_audio
-from tests.chart_files import long_csv, new_csv, old_csv, read_one, rows
 
 DAYS = ("2020-01-02", "2020-01-09", "2020-01-16")
 

@@ -152,10 +152,14 @@ def test_what_is_scored_are_medians_and_the_quantiles_of_the_streams_that_follow
 
 def test_rows_are_ranked_where_most_paths_never_chart_again():
     paths = curve_paths([1] * N)
-    paths.streams[:, :40, 1:] = 0
-    paths.streams[1, 40:, 1:] = 10_000
+    several = int(0.6 * PATHS)
+    paths.streams[:, :several, 1:] = 0
+    paths.streams[1, several:, 1:] = 10_000
     assert (np.median(paths.streams[:, :, 1:].sum(axis=2), axis=1) == 0).all()
     assert paths.forecasts().score.argmax() == 1
+    # Of rows that will almost surely never chart again none is first: they tie, as the truth will.
+    paths.streams[:, : int(0.8 * PATHS), 1:] = 0
+    assert (paths.forecasts().score == 0).all()
 
 
 def test_the_chart_on_a_day_or_the_last_before_it_gives_the_ranks():

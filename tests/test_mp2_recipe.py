@@ -104,6 +104,7 @@ def test_another_run_is_never_written_over(finished, small_dataset):
     assert done.stderr.splitlines()[-1].startswith(f"error: {finished[0]} holds another run")
 
 
+@pytest.mark.slow
 def test_one_process_two_processes_and_two_parts_learn_the_same(small_dataset, tmp_path):
     words = ["--data", str(small_dataset), *QUICK, "--epochs", "2", "--log_every", "1", "--folds", "0"]
     # What each process draws for itself.
@@ -117,6 +118,7 @@ def test_one_process_two_processes_and_two_parts_learn_the_same(small_dataset, t
     assert np.allclose(one, parts, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_to_the_same_weights(small_dataset, tmp_path):
     words = ["--data", str(small_dataset), *QUICK, "--folds", "0", "--evaluate_every", "1", "--dropout", "0.1"]
     run(*words, "--epochs", "4", "--output_dir", str(tmp_path / "whole"))
@@ -149,6 +151,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(small_dataset, tm
     assert (tmp_path / "r" / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path):
     run(
         *["--data", str(small_dataset), *QUICK, "--epochs", "2", "--output_dir", str(tmp_path / "r")],
@@ -170,15 +173,21 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--size", "huge"], "huge is none of nano, micro, tiny, small, base"),
         (["--encoder", "no/such"], "no/such"),
-        (["--encoder", "timm:no_such"], "no_such"),
         (["--regions", "FR"], "FR"),
-        (["--folds", "40"], "40 folds"),
-        (["--region_mode", "tokens"], "'tokens'"),
-        (["--pooling", "mean"], "'mean'"),
-        (["--stem_overlap", "5"], "stem_overlap 5 does not divide"),
-        (["--head_dropout", "1"], "--head_dropout 1.0"),
-        (["--batch_size", "0"], "--batch_size 0"),
-        (["--roll", "2"], "2.0"),
+        # Each starts a process and imports torch: one of a kind is enough in a quick run.
+        *(
+            pytest.param(words, message, marks=pytest.mark.slow)
+            for words, message in [
+                (["--encoder", "timm:no_such"], "no_such"),
+                (["--folds", "40"], "40 folds"),
+                (["--region_mode", "tokens"], "'tokens'"),
+                (["--pooling", "mean"], "'mean'"),
+                (["--stem_overlap", "5"], "stem_overlap 5 does not divide"),
+                (["--head_dropout", "1"], "--head_dropout 1.0"),
+                (["--batch_size", "0"], "--batch_size 0"),
+                (["--roll", "2"], "2.0"),
+            ]
+        ),
     ],
 )
 def test_wrong_input_ends_with_one_line_that_names_it(small_dataset, tmp_path, words, message):

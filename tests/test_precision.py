@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_model import write_model
 from torch.nn.functional import scaled_dot_product_attention
 
 from mp3model.files import InputError
 from mp3model.model.encoder import AST, attend
 from mp3model.serving.forecaster import Forecaster
-from tests.tiny_model import write_model
 
 
 def relative(given: torch.Tensor, expected: torch.Tensor) -> float:

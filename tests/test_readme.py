@@ -74,7 +74,9 @@ def asked_for_help(command: str) -> list[str] | None:
     if words[0] == "mp3model":
         return ["-m", "mp3model.cli", words[1], "--help"]
     if words[0] == "python" and words[1] == "-m" and words[2].startswith("data_prep"):
-        return ["-m", words[2], "--help"]
+        # Each dataset of open_datasets is a command of its own.
+        own = words[3:4] if words[2] == "data_prep.open_datasets" else []
+        return ["-m", words[2], *own, "--help"]
     script = next((word for word in words if word.startswith(("recipes/", "tests/")) and word.endswith(".py")), None)
     if script is not None:
         assert (ROOT / script).is_file(), f"{command}: there is no {script}"

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from torch.utils.data import DataLoader
 
 from mp3model.audio.augment import TimbreAugment
@@ -18,7 +19,6 @@ from mp3model.model.encoder import AST
 from mp3model.tables.curves import popularity_targets
 from mp3model.tables.folder import read_dataset
 from mp3model.training.batches import EpochBatches, ResidentBatches, TrainingSet, songs_of_split, target_statistics
-from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 

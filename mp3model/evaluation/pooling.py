@@ -8,6 +8,8 @@ from mp3model.evaluation.accuracy import LEVELS, crps_from_quantiles
 
 # A period is 0 or no less than the chart's lowest: what falls below this share of it counts as off the chart.
 _LEAST_SHARE = 0.5
+# Less than this share of the floor has no shape that could be scaled.
+_NOTHING = 1e-9
 WEIGHTS = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
@@ -45,10 +47,11 @@ def pooled_paths(
     moved = np.empty_like(logs)
     np.put_along_axis(moved, order, ordered + weight * (quantiles - own) @ share.T, axis=1)
     wanted = floor[:, None] * (10.0 ** np.maximum(moved, 0) - 1)
-    factor = np.divide(wanted, total, out=np.zeros_like(total), where=total > 0)
+    something = total > _NOTHING * floor[:, None]
+    factor = np.divide(wanted, total, out=np.zeros_like(total), where=something)
     later = remaining * factor[:, :, None]
     # A path that had nothing left begins at once.
-    later[:, :, 0] = np.where(total > 0, later[:, :, 0], wanted)
+    later[:, :, 0] = np.where(something, later[:, :, 0], wanted)
     least = lowest[:, None, None]
     later = np.where(later < _LEAST_SHARE * least, 0.0, np.maximum(later, least))
     return np.concatenate([streams[:, :, :observed], later], axis=2)
