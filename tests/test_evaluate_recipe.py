@@ -140,6 +140,7 @@ def test_a_model_whose_inputs_look_ahead_fails_the_audit(data, model, tmp_path):
     [
         ([], "--model"),
         (["--forecasts", "nowhere"], "nowhere"),
+        (["--model", "nowhere"], "model nowhere: no config.json in it"),
         (["--baselines", "region median", "--bench", "table.csv"], "table.csv"),
         pytest.param(["--model", "MODEL", "--observed", "99"], "99", marks=pytest.mark.slow),
         pytest.param(["--model", "MODEL", "--baselines", "tea leaves"], "tea leaves", marks=pytest.mark.slow),

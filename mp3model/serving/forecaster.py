@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -41,7 +40,7 @@ from mp3model.tables.folder import DatasetFolder, read_dataset
 from mp3model.tables.history import STATE_FEATURES, History, RegionStates, region_scales
 from mp3model.tables.tracks import artist_key, artist_keys
 from mp3model.training.curves import stored_covariates
-from mp3model.training.forecasting import companion_of, pooled_rows, scaled_as
+from mp3model.training.forecasting import companion_of, pooled_rows, saved_model, scaled_as
 
 WINDOWS_AT_ONCE = 8
 NEAREST = 5
@@ -95,7 +94,7 @@ class Forecaster:
         """
         if precision not in ("fp32", "bf16"):
             raise InputError(f"precision {precision}: is none of fp32, bf16")
-        model = _model_of(Path(path))
+        model = saved_model(Path(path))
         if precision == "bf16" and model.mp2 is not None:
             model.mp2.encoder.compute_in(torch.bfloat16)
         chosen = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
@@ -581,26 +580,6 @@ class Forecaster:
         )
         table = rows[["track_id", "region"]].reset_index(drop=True).assign(mean=place.mean(axis=1))
         return table.assign(**dict(zip(QUANTILES, np.quantile(place, LEVELS, axis=1), strict=True)))
-
-
-def _model_of(folder: Path) -> MP3Model:
-    from safetensors import SafetensorError
-
-    if not (folder / "config.json").is_file():
-        inner = folder / "model"
-        mend = f"; do you mean {inner}?" if (inner / "config.json").is_file() else "; give RUN/model of recipes/mp3.py"
-        raise InputError(f"model {folder}: no config.json in it{mend}")
-    try:
-        kind = json.loads((folder / "config.json").read_text()).get("architectures") or ["MP3Model"]
-        if kind[0] != "MP3Model":
-            raise InputError(
-                f"model {folder}: is an {kind[0]}, which forecasts no curves; train it on by recipes/mp3.py"
-            )
-        return MP3Model.from_pretrained(folder)
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise InputError(f"model {folder}: cannot be read ({' '.join(str(error).split())[:200]})") from error
 
 
 def _name(source: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from scipy.special import ndtri
 from tqdm import tqdm
 
@@ -224,10 +226,10 @@ def forecaster_of(
         windows: Windows a preview.
 
     Raises:
-        InputError: If model and dataset have periods of another length.
+        InputError: If the folder holds no model, or model and dataset have periods of another length.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = MP3Model.from_pretrained(folder).eval().to(device)
+    model = saved_model(Path(folder)).eval().to(device)
     config = model.config
     if dataset.frequency != config.frequency:
         raise InputError(f"{dataset.path} has periods of {dataset.frequency}, the model of {config.frequency}")
@@ -249,6 +251,29 @@ def forecaster_of(
         rank_curves=RankCurves.of(dataset),
         companion=companion_of(folder, config.pool, covariates),
     )
+
+
+def saved_model(folder: Path) -> MP3Model:
+    """The model that recipes/mp3.py saved in a folder.
+
+    Raises:
+        InputError: If there is none, or another kind, or it is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        inner = folder / "model"
+        mend = f"; do you mean {inner}?" if (inner / "config.json").is_file() else "; give RUN/model of recipes/mp3.py"
+        raise InputError(f"model {folder}: no config.json in it{mend}")
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("architectures") or ["MP3Model"]
+        if kind[0] != "MP3Model":
+            raise InputError(
+                f"model {folder}: is an {kind[0]}, which forecasts no curves; train it on by recipes/mp3.py"
+            )
+        return MP3Model.from_pretrained(folder)
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        raise InputError(f"model {folder}: cannot be read ({' '.join(str(error).split())[:200]})") from error
 
 
 def companion_of(folder: str | Path, weights: dict[str, float] | None, covariates: Covariates) -> Boosted | None:
