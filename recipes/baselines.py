@@ -94,7 +94,7 @@ def main() -> None:
         for name, reason in left_out.items():
             print(f"without {name}: {reason}", flush=True)
         forecasts: dict[str, Found] = {}
-        without: dict[int, dict[str, CurveForecasts]] = {}
+        without: dict[int, tuple[CurveForecasts, dict[str, CurveForecasts]]] = {}
         if arguments.model is not None:
             forecasts[MODEL], without = of_model(dataset, asked, folder)
         until = train.rows["debut"].max() + np.timedelta64(PERIOD_DAYS[dataset.frequency] * dataset.horizon, "D")
@@ -102,10 +102,12 @@ def main() -> None:
         fitted, failed = all_fitted(names, dataset, (train, validation, asked), covariates, folder)
         forecasts |= fitted
         if forecasts:
-            leader = MODEL if MODEL in forecasts else leader_of(forecasts, arguments.observed)
-            report = full_report(
-                forecasts, asked, dataset, arguments.split, arguments.observed, leader, without, arguments.seed
-            )
+            # Systems that only listen forecast before the debut: the rest of the question has no answer then.
+            observed = [k for k in arguments.observed if any(found[k] is not None for found in forecasts.values())]
+            for k in sorted(set(arguments.observed) - set(observed)):
+                print(f"without {k} observed period(s): none of these systems forecasts with so many", flush=True)
+            leader = MODEL if MODEL in forecasts else leader_of(forecasts, observed)
+            report = full_report(forecasts, asked, dataset, arguments.split, observed, leader, without, arguments.seed)
             table = write_full_report(report | {"left_out": left_out, "failed": failed}, folder)
             print(f"\n{table}\n\nreport: {folder / 'report.md'}")
     for name, reason in failed.items():
@@ -187,8 +189,10 @@ def kept(name: str, asked: Debuts, folder: Path, make: Callable[[], Found]) -> F
     return found
 
 
-def of_model(dataset: DatasetFolder, asked: Debuts, folder: Path) -> tuple[Found, dict[int, dict[str, CurveForecasts]]]:
-    """An MP3 model's forecasts of the same debuts, and those without each group of its inputs."""
+def of_model(
+    dataset: DatasetFolder, asked: Debuts, folder: Path
+) -> tuple[Found, dict[int, tuple[CurveForecasts, dict[str, CurveForecasts]]]]:
+    """An MP3 model's forecasts of the same debuts, and what `forecasts_without` gives of it."""
     from mp3model.training.forecasting import forecaster_of
 
     forecaster = forecaster_of(arguments.model, dataset, arguments.paths, arguments.seed, arguments.windows)

@@ -58,11 +58,20 @@ class NoneANumber(LastSeen):
         return CurveForecasts(np.full(debuts.curves.streams.shape, np.nan))
 
 
+class Before(LastSeen):
+    """Forecasts before the debut only, as systems that hear do."""
+
+    name = "before"
+
+    def forecast(self, debuts: Any, observed: int) -> CurveForecasts | None:
+        return None if observed else super().forecast(debuts, observed)
+
+
 @pytest.fixture(autouse=True)
 def added(monkeypatch) -> Iterator[None]:
     monkeypatch.setattr(Broken, "raises", None)
     FITTED.clear()
-    made = {kind.name: kind for kind in (LastSeen, Broken, NoneANumber)}
+    made = {kind.name: kind for kind in (LastSeen, Broken, NoneANumber, Before)}
     for name, kind in made.items():
         register(name, lambda dataset, kind=kind: kind())
     yield
@@ -123,6 +132,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_report(run, tmp_path, monke
     status, out, _ = run(*ONLY, "--output_dir", killed, "--resume")
     assert (status, FITTED) == (0, [])
     assert "is finished" in out
+
+
+def test_where_none_of_the_systems_forecasts_the_report_leaves_out_so_many_observed_periods(run, tmp_path):
+    status, out, _ = run("--only", "before", "--observed", 0, 1, "--output_dir", tmp_path)
+    assert status == 0
+    assert "without 1 observed period(s): none of these systems" in out
+    assert set(json.loads((tmp_path / "report.json").read_text())["test"]) == {"total"}
 
 
 def test_a_failing_baseline_is_named_and_one_of_a_few_lines_is_in_every_part_of_the_report(run, tmp_path, monkeypatch):
