@@ -11,7 +11,8 @@ a `preview` column the files of a track are counted in the order of the table.
 DIR receives `previews.parquet`, `audio-*.npy`, `rejected.csv` (file, reason) and `duplicates.csv` (clips of different
 tracks with the same sound). Its folder `.build` remembers for each shard which files, of what size and date, it was
 made of: a run that was stopped goes on where it was, and a later run decodes only the shards whose files have changed.
-It may be deleted once the bank is complete. The result does not depend on the number of workers, nor on whether they
+It keeps new shards until all are there, so that a bank which is in use stays whole as long, and may be deleted once the
+bank is complete. The result does not depend on the number of workers, nor on whether they
 are processes here or those of a Dask cluster (--scheduler), whose machines must see FOLDER and DIR under those paths.
 """
 
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.cluster import HELP
-from mp3model.files import InputError, written_whole
+from mp3model.files import InputError, flush, refusals_named, written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +130,6 @@ def build_bank(
     Raises:
         InputError: every file was rejected (`rejected.csv` is written before), or a worker process died.
     """
-    from mp3model.audio.bank import INDEX_NAME
     from mp3model.audio.decode import MAX_SECONDS
 
     folder, out = Path(folder), Path(out)
@@ -137,9 +137,6 @@ def build_bank(
     jobs = _jobs(folder, sorted(clips), MAX_SECONDS if max_seconds is None else max_seconds)
     records = {job["shard"]: record for job in jobs if (record := _finished_record(out, job))}
     missing = [job for job in jobs if job["shard"] not in records]
-    if missing:
-        # The shards are about to change under the index.
-        (out / INDEX_NAME).unlink(missing_ok=True)
     done = sum(len(job["sources"]) for job in jobs if job["shard"] in records)
     with _progress(len(clips), done) as progress:
         for record in _build_shards(folder, out, missing, workers or _cores(), scheduler):
@@ -246,7 +243,8 @@ def _finished_record(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
         record = json.loads(_record_path(out, job["shard"]).read_text())
     except (OSError, ValueError):
         return None
-    shard_bytes = _size_and_date(out / shard_name(job["shard"]))[0]
+    new, old = (place / shard_name(job["shard"]) for place in (out / ".build", out))
+    shard_bytes = _size_and_date(new if new.exists() else old)[0]
     same = isinstance(record, dict) and all(record.get(name) == value for name, value in job.items())
     return record if same and record.get("shard_bytes") == shard_bytes else None
 
@@ -300,20 +298,23 @@ def _end_with_parent() -> None:
 
 
 def _build_shard(folder: Path, out: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Writes one shard and, once it is whole, its record; returns the record."""
+    """Writes one shard, to be moved by `_finish`, and, once it is whole, its record; returns the record."""
     from mp3model.audio.bank import shard_name, write_shard
 
     shard = job["shard"]
-    note = out / ".build" / f"{shard:05d}.reading"
+    place = out / ".build"
+    note = place / f"{shard:05d}.reading"
+    # It tells of the shard that is about to be replaced.
+    _record_path(out, shard).unlink(missing_ok=True)
     rejected: list[list[str]] = []
     clips = _decoded_clips(folder, job, note, rejected)
     first = next(clips, None)
     if first is None:
-        (out / shard_name(shard)).unlink(missing_ok=True)
+        (place / shard_name(shard)).unlink(missing_ok=True)
         rows = []
     else:
-        rows = write_shard(out, shard, itertools.chain([first], clips)).to_dict("records")
-    shard_bytes = _size_and_date(out / shard_name(shard))[0]
+        rows = write_shard(place, shard, itertools.chain([first], clips)).to_dict("records")
+    shard_bytes = _size_and_date(place / shard_name(shard))[0]
     record = {**job, "shard_bytes": shard_bytes, "rows": rows, "rejected": rejected}
     with written_whole(_record_path(out, shard)) as temporary:
         # ASCII only, so that a file name in another encoding survives.
@@ -328,7 +329,8 @@ def _decoded_clips(
     from mp3model.audio.decode import AudioError, decode
 
     for track_id, preview, file, *_ in job["sources"]:
-        note.write_text(_shown(file))
+        with refusals_named(note, every=True):
+            note.write_text(_shown(file))
         try:
             yield track_id, preview, decode(folder / file, job["max_seconds"])
         except AudioError as error:
@@ -346,6 +348,7 @@ def _finish(out: Path, records: list[dict[str, Any]]) -> BankReport:
     index = pd.DataFrame([row for record in records for row in record["rows"]], columns=list(INDEX_COLUMNS))
     duplicates = _duplicates(index, [source for record in records for source in record["sources"]])
     _write_csv(out / "duplicates.csv", duplicates)
+    _put_shards_in_place(out, records)
     if index.empty:
         (out / INDEX_NAME).unlink(missing_ok=True)
         raise InputError(
@@ -355,6 +358,26 @@ def _finish(out: Path, records: list[dict[str, Any]]) -> BankReport:
     write_index(out, index)
     _remove_leftovers(out, len(records))
     return BankReport(index, rejected, duplicates)
+
+
+def _put_shards_in_place(out: Path, records: list[dict[str, Any]]) -> None:
+    """Moves new shards under their names, and removes those of which every file is rejected by now."""
+    from mp3model.audio.bank import INDEX_NAME, shard_name
+
+    names = {shard_name(record["shard"]): bool(record["rows"]) for record in records}
+    new = [name for name, kept in names.items() if kept and (out / ".build" / name).exists()]
+    gone = [name for name, kept in names.items() if not kept and (out / name).exists()]
+    if not new and not gone:
+        return
+    with refusals_named(out, every=True):
+        # Shards may not change under an index.
+        (out / INDEX_NAME).unlink(missing_ok=True)
+        flush(out)
+        for name in new:
+            (out / ".build" / name).replace(out / name)
+        for name in gone:
+            (out / name).unlink()
+        flush(out)
 
 
 def _duplicates(index: pd.DataFrame, sources: list[list[Any]]) -> pd.DataFrame:
@@ -367,11 +390,12 @@ def _duplicates(index: pd.DataFrame, sources: list[list[Any]]) -> pd.DataFrame:
 
 def _remove_leftovers(out: Path, shards: int) -> None:
     """Removes the shards of a larger bank that was here before, and what a killed run had begun to write."""
-    for path in [*out.glob("audio-*.npy"), *(out / ".build").glob("*.json")]:
+    for path in [*out.glob("audio-*.npy"), *(out / ".build").glob("*.json"), *(out / ".build").glob("audio-*.npy")]:
         number = path.stem.removeprefix("audio-")
         if number.isdigit() and int(number) >= shards:
             path.unlink()
-    begun = (".audio-*.npy.*", ".previews.parquet.*", ".build/.*.json.*", ".build/*.reading")
+    names = ("audio-*.npy", "previews.parquet", "rejected.csv", "duplicates.csv")
+    begun = [*(f".{name}.*" for name in names), ".build/.*.json.*", ".build/.audio-*", ".build/*.reading"]
     for path in itertools.chain.from_iterable(out.glob(pattern) for pattern in begun):
         path.unlink()
 

@@ -7,18 +7,17 @@ ranks of two files do not mix. The rows of the others are compared with it and c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_prep.chart_formats import EPOCH, EXAMPLES, Codes, SourceRows
+from data_prep.chart_formats.coded import DAY_BITS, EPOCH, EXAMPLES, REGION_BITS, Codes, SourceRows
 from mp3model.files import InputError
-from mp3model.tables.curves import PERIOD_DAYS
-from mp3model.tables.tracks import artist_key
 
-DAY_BITS, REGION_BITS, TRACK_BITS, RANK_BITS, ROLE_BITS = 15, 9, 25, 9, 2
+# With a day and a region they fit into one 64-bit number, by which rows are sorted.
+TRACK_BITS, RANK_BITS, ROLE_BITS = 25, 9, 2
 CHOSEN, SINGLE, OTHER = 0, 1, 2
 STATUSES = ("kept", "repeated in the file", "agrees with the chosen source", "differs from it", "absent from it")
 KEPT, REPEATED, AGREES, DIFFERS, ABSENT = range(5)
@@ -69,6 +68,7 @@ class CodedCurves:
             start = max(end, 1)
 
     def chart_key(self) -> np.ndarray:
+        """(n,) one number for each row's region and day."""
         return (self.region.astype(np.int32) << DAY_BITS) + self.day
 
 
@@ -97,47 +97,8 @@ class Merged:
 
 
 def dates_of(days: np.ndarray) -> np.ndarray:
+    """Days from EPOCH as dates, in seconds as tables have them."""
     return (EPOCH + days.astype(np.int64)).astype("datetime64[s]")
-
-
-def resolve_fridays(sources: Sequence[SourceRows]) -> None:
-    """Tells Fridays of a daily chart from weeks by their first day, where a weekly chart of the same region is on hand.
-
-    A week sums to about seven days: the ratio to the weekly chart's streams tells. Sources without one stay daily.
-    """
-    for source in sources:
-        if source.date_means != "fridays":
-            continue
-        ratios = [_ratio(source, other) for other in sources if other.frequency == "W" and other.kind == "chart"]
-        known = np.concatenate([*ratios, np.zeros(0)])
-        if len(known) >= 20 and np.median(known) > 0.5:
-            source.frequency, source.date_means = "W", "week-start"
-            for block in source.blocks:
-                block[2][:] += 6
-            source.notes[:] = [
-                f"dates on Fridays taken for the first days of weeks: streams are {np.median(known):.2f} of a weekly "
-                "chart on hand; moved by +6 days to the Thursday that ends the week"
-            ]
-        elif len(known) >= 20:
-            source.notes.append(f"streams are {np.median(known):.2f} of a weekly chart on hand, as single days are")
-
-
-def _ratio(source: SourceRows, weekly: SourceRows) -> np.ndarray:
-    """Streams of the source over those of the weekly chart whose first day is the source's."""
-
-    def rows(of: SourceRows, shift: int) -> tuple[np.ndarray, np.ndarray]:
-        regions = {int(r) for block in source.blocks for r in np.unique(block[1])}
-        keys, streams = [], []
-        for track, region, day, _, value in of.blocks:
-            used = np.isin(region, list(regions))
-            key = (track[used].astype(np.int64) << REGION_BITS) + region[used]
-            keys.append((key << DAY_BITS) + day[used] + shift)
-            streams.append(value[used])
-        return np.concatenate(keys), np.concatenate(streams)
-
-    own, reference = rows(source, 6), rows(weekly, 0)
-    _, mine, theirs = np.intersect1d(own[0], reference[0], return_indices=True)
-    return own[1][mine] / reference[1][theirs]
 
 
 def merge(sources: Sequence[SourceRows], tracks: Codes, regions: Codes) -> Merged:
@@ -369,165 +330,3 @@ def _compare(
     if len(absent):
         examples[STATUSES[ABSENT]] = [shown(int(row), None) for row in absent]
     return pairs, examples
-
-
-# ------------------------------------------------------------------------------------------------------------- gaps
-def first_charted(merged: Merged) -> pd.DataFrame:
-    """First charted row of every track in every region as a curves table: all that debuts are found from."""
-    curves = merged.curves
-    lowest = merged.lowest[curves.chart_key()]
-    charted = (curves.rank > 0) | np.where(np.isnan(lowest), curves.streams > 0, curves.streams >= lowest)
-    del lowest
-    at = np.flatnonzero(charted)
-    pair = (curves.track[at].astype(np.int64) << REGION_BITS) + curves.region[at]
-    return curves.frame(at[np.append(True, pair[1:] != pair[:-1])] if len(at) else at)
-
-
-def fill_gaps(
-    merged: Merged, song_of_track: np.ndarray, mode: str, frequency: str, horizon: int, longest_gap: int
-) -> CodedCurves:
-    """Curves with rows for periods without one, by song: a song that switches its track id leaves no gap.
-
-    Args:
-        merged: curves and charts.
-        song_of_track: song number of each track code.
-        mode: `zero`: 0 streams wherever a chart is on hand and does not list the song, between its first and last rows
-            and up to the horizon from its first. `interpolate`: gaps of at most `longest_gap` periods between two
-            known rows, on a straight line in the logarithm, below the lowest of a chart that does not list the song.
-        frequency, horizon: of the dataset.
-        longest_gap: in periods.
-
-    Returns:
-        New curves, the filled rows without rank, under the track that charted before the gap.
-    """
-    curves, step = merged.curves, PERIOD_DAYS[frequency]
-    pair = (song_of_track[curves.track].astype(np.int64) << REGION_BITS) + curves.region
-    order = np.lexsort((curves.track, curves.day, pair))
-    pair, day = pair[order], curves.day[order]
-    head = np.append(True, (pair[1:] != pair[:-1]) | (day[1:] != day[:-1])) if len(pair) else np.zeros(0, bool)
-    streams = np.bincount(np.cumsum(head) - 1, weights=curves.streams[order]) if len(pair) else np.zeros(0)
-    at, pair, day = order[head], pair[head], day[head]
-    last = np.append(pair[1:] != pair[:-1], True) if len(pair) else np.zeros(0, bool)
-    begin = (
-        np.maximum.accumulate(np.where(np.append(True, pair[1:] != pair[:-1]), np.arange(len(pair)), 0))
-        if len(pair)
-        else at
-    )
-    until = np.where(last, day[begin] + horizon * step, np.append(day[1:], 0))
-    missing = np.maximum((until - day) // step - 1, 0)
-    if mode == "interpolate":
-        known = np.isfinite(streams) & np.isfinite(np.append(streams[1:], np.nan)) & (streams > 0)
-        missing = np.where(~last & known & (missing <= longest_gap), missing, 0)
-    source = np.repeat(np.arange(len(pair)), missing)
-    position = np.arange(len(source)) - np.repeat(np.cumsum(missing) - missing, missing) + 1
-    new_day = (day[source] + position * step).astype(np.int32)
-    region = curves.region[at[source]]
-    lowest = merged.lowest[(region.astype(np.int64) << DAY_BITS) + np.minimum(new_day, (1 << DAY_BITS) - 1)]
-    if mode == "zero":
-        use = np.isfinite(lowest)
-        value = np.zeros(len(source))
-    else:
-        use = np.ones(len(source), bool)
-        share = position / (missing[source] + 1)
-        after = np.append(streams[1:], np.nan)[source]
-        value = np.exp((1 - share) * np.log(streams[source]) + share * np.log(after))
-        value = np.where(np.isfinite(lowest), np.minimum(value, np.ceil(lowest) - 1), value)
-    new = [curves.track[at[source]], region, new_day, np.zeros(len(source), np.int16), value]
-    names = ("track", "region", "day", "rank", "streams")
-    columns = {
-        name: np.concatenate([getattr(curves, name), values[use].astype(getattr(curves, name).dtype)])
-        for name, values in zip(names, new, strict=True)
-    }
-    order = np.lexsort((columns["day"], columns["region"], columns["track"]))
-    return replace(curves, **{name: values[order] for name, values in columns.items()})
-
-
-# ----------------------------------------------------------------------------------------------------------- tracks
-@dataclass
-class TrackTable:
-    """Texts and descriptors of tracks, indexed by track code, and where sources contradict each other."""
-
-    frame: pd.DataFrame
-    conflicts: dict[str, dict[str, Any]]
-
-
-def track_table(sources: Sequence[SourceRows], tracks: Codes) -> TrackTable:
-    """One title, artist, ISRC, release date and set of descriptors for each track.
-
-    Track tables come before chart rows, the larger table first, each field from the first that has it. Of chart rows,
-    the spelling that most files have counts, of equally frequent ones the longest (chart files often name the main
-    artist only), then the first in the alphabet.
-
-    Returns:
-        Columns `title, artist, isrc, release` (text) and `x_*` (float); the tracks of the sources, by code.
-    """
-    tables = sorted((s for s in sources if s.kind == "tracks"), key=lambda s: (-len(s.info), s.name))
-    details = [s.info for s in sources if s.kind in ("chart", "export") and s.info is not None]
-    spelled = _spellings(sources)
-    frames = [t.info for t in tables] + [_most_frequent(spelled)] + details
-    conflicts = _text_conflicts(spelled, tables, tracks)
-    frame = pd.DataFrame(index=pd.Index([], dtype=np.int64))
-    for number, other in enumerate(frames):
-        other = other.set_axis(other.index.astype(np.int64))
-        for column in [c for c in other if str(c).startswith("x_") and c in frame]:
-            _count_differences(frame[column], other[column], str(column), conflicts, tracks)
-        frame = other if number == 0 else frame.combine_first(other)
-    texts = ["title", "artist", "isrc", "release"]
-    numbers = [c for c in frame if str(c).startswith("x_")]
-    return TrackTable(frame.reindex(columns=[*texts, *numbers]).sort_index(), conflicts)
-
-
-def _spellings(sources: Sequence[SourceRows]) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame({"track": codes, "title": titles, "artist": artists, "isrc": isrcs}, dtype=object)
-        for source in sources
-        for codes, titles, artists, isrcs in source.texts
-    ]
-    empty = pd.DataFrame({"track": [], "title": [], "artist": [], "isrc": []}, dtype=object)
-    return pd.concat([empty, *parts]).astype({"track": np.int64})
-
-
-def _most_frequent(spelled: pd.DataFrame) -> pd.DataFrame:
-    columns = {}
-    for name in ("title", "artist", "isrc"):
-        counted = spelled.dropna(subset=[name]).groupby(["track", name]).size().rename("count").reset_index()
-        counted["length"] = counted[name].str.len()
-        best = counted.sort_values(["track", "count", "length", name], ascending=[True, False, False, True])
-        columns[name] = best.drop_duplicates("track").set_index("track")[name]
-    index = pd.Index(np.unique(spelled["track"].to_numpy()), name="track")
-    return pd.DataFrame(columns).reindex(index).astype(object)
-
-
-def _text_conflicts(spelled: pd.DataFrame, tables: Sequence[SourceRows], tracks: Codes) -> dict[str, dict[str, Any]]:
-    """Tracks whose sources give titles, main artists or ISRCs that differ by more than case and punctuation."""
-    conflicts: dict[str, dict[str, Any]] = {}
-    for name in ("title", "artist", "isrc"):
-        given = [spelled[["track", name]]]
-        given += [t.info[[name]].rename_axis("track").reset_index() for t in tables if name in t.info]
-        pairs = pd.concat(given).dropna().drop_duplicates()
-        pairs = pairs[pairs.duplicated("track", keep=False)]
-        plain = {text: artist_key(text) for text in pairs[name].unique()} if name != "isrc" else {}
-        pairs = pairs.assign(plain=pairs[name].map(lambda text, plain=plain: plain.get(text, text)))
-        kinds = pairs.drop_duplicates(["track", "plain"])
-        kinds = kinds[kinds.duplicated("track", keep=False)].sort_values(["track", "plain"], kind="stable")
-        if len(kinds):
-            shown = kinds.groupby("track")[name].agg(" | ".join).head(EXAMPLES)
-            conflicts[name] = {
-                "tracks": int(kinds["track"].nunique()),
-                "examples": [f"{tracks.texts[c]}: {t}" for c, t in zip(shown.index.tolist(), shown, strict=True)],
-            }
-    return conflicts
-
-
-def _count_differences(
-    kept: pd.Series, other: pd.Series, column: str, conflicts: dict[str, dict[str, Any]], tracks: Codes
-) -> None:
-    both = kept.dropna().index.intersection(other.dropna().index)
-    differ = both[~np.isclose(kept.loc[both], other.loc[both], rtol=1e-2, atol=1e-3)]
-    if len(differ):
-        found = conflicts.setdefault(column, {"tracks": 0, "examples": []})
-        found["tracks"] += len(differ)
-        room = EXAMPLES - len(found["examples"])
-        found["examples"] += [
-            f"{tracks.texts[int(c)]}: {kept.loc[c]:g} kept, {other.loc[c]:g} elsewhere" for c in differ[:room]
-        ]

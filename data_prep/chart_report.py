@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.chart_formats import EXAMPLES, SourceRows
-from data_prep.chart_merge import DAY_BITS, KEPT, STATUSES, Merged, dates_of
+from data_prep.chart_formats.coded import DAY_BITS, EXAMPLES, SourceRows
+from data_prep.chart_merge import KEPT, STATUSES, Merged, dates_of
 from mp3model.files import written_whole
 from mp3model.tables.curves import PERIOD_DAYS, curve_arrays
 from mp3model.tables.folder import SPLITS, DatasetFolder

@@ -20,26 +20,23 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.cluster import HELP
-from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
+from mp3model.files import InputError, errors_in_one_line, flush, folder_beside, write_json, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.chart_formats import Codes, Options, Source, SourceRows
+    from data_prep.chart_formats.coded import Codes, SourceRows
     from data_prep.chart_merge import CodedCurves, Merged
     from mp3model.tables.folder import DatasetFolder
 
 NULLS = ("censored", "unknown", "zero", "interpolate")
 PERIODS = ("day", "week-start", "week-end")
-OUTPUTS = ("tracks.parquet", "curves.parquet", "charts.parquet", "targets.parquet", "splits.parquet")
 REPORTS = ("report.md", "report.json", "coverage.png")
 
 
@@ -78,48 +75,36 @@ def convert(inputs: Sequence[Path], out: Path, settings: Settings) -> dict[str, 
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give --out another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    from mp3model.tables.folder import OWN_FILES, replace_dataset
+
+    with folder_beside(out) as beside:
         if (out / "previews.parquet").exists():
             shutil.copyfile(out / "previews.parquet", beside / "previews.parquet")
+            flush(beside / "previews.parquet")
         report = _convert(inputs, out, beside, settings)
-        _move(beside, out)
-    except InputError as error:
-        raise InputError(str(error).replace(str(beside), str(out))) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        replace_dataset(beside, out, (*OWN_FILES, *REPORTS))
     return report
-
-
-def _move(beside: Path, out: Path) -> None:
-    out.mkdir(exist_ok=True)
-    # Without dataset.json the folder is refused: half a move cannot pass for a dataset.
-    (out / "dataset.json").unlink(missing_ok=True)
-    for name in OUTPUTS:
-        if not (beside / name).exists():
-            (out / name).unlink(missing_ok=True)
-    for name in (*OUTPUTS, *REPORTS, "dataset.json"):
-        if (beside / name).exists():
-            (beside / name).replace(out / name)
 
 
 def _convert(inputs: Sequence[Path], out: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     from data_prep import chart_report
-    from data_prep.chart_formats import Codes, Options
-    from data_prep.chart_merge import merge, resolve_fridays, track_table
+    from data_prep.chart_formats.coded import Codes, Options
+    from data_prep.chart_formats.periods import resolve_fridays
+    from data_prep.chart_formats.reading import read_all
+    from data_prep.chart_merge import merge
+    from data_prep.chart_tracks import track_table, with_songs
     from data_prep.leaks import without_columns
 
     tracks, regions = Codes(), Codes()
     options = Options(columns=settings.columns, region=settings.region, periods=settings.periods)
-    sources, unread = _read_all(inputs, out, tracks, regions, options, settings.scheduler)
+    sources, unread = read_all(inputs, out, tracks, regions, options, settings.scheduler)
     resolve_fridays(sources)
     frequency, used, left_out = _of_one_frequency(sources, settings.frequency)
     for source in left_out:
         source.coded, source.blocks = source.rows, []
     merged = merge([s for s in used if s.frequency], tracks, regions)
     details = track_table(used, tracks)
-    table = _tracks(merged, details.frame, used, tracks, settings)
+    table = with_songs(details.frame, merged.curves, used, tracks, settings.merge_kinds, settings.songs)
     targets = _totals(used, table, tracks) if not len(merged.curves) else None
     if not len(merged.curves) and targets is None:
         raise InputError(
@@ -160,70 +145,6 @@ def _convert(inputs: Sequence[Path], out: Path, folder: Path, settings: Settings
     return report
 
 
-def _read_all(
-    inputs: Sequence[Path], out: Path, tracks: Codes, regions: Codes, options: Options, scheduler: str | None
-) -> tuple[list[SourceRows], list[tuple[str, str]]]:
-    """Rows of all files, by name; name and reason of those in folders that are no charts."""
-    from tqdm import tqdm
-
-    from data_prep.chart_formats import find_sources
-
-    # A second run over the folder that holds its own output must not read it.
-    files = [s for s in find_sources(inputs) if not s.path.resolve().is_relative_to(out.resolve())]
-    if not files:
-        raise InputError(f"{', '.join(str(path) for path in inputs)}: holds no file; give chart exports")
-    files = sorted(files, key=lambda s: s.name)
-    read: Iterator[tuple[list[SourceRows], str | None]] = (
-        _read_one(source, tracks, regions, options) for source in files
-    )
-    if scheduler is not None:
-        read = _read_on_cluster(files, tracks, regions, options, scheduler)
-    found: list[SourceRows] = []
-    unread: list[tuple[str, str]] = []
-    for source, (rows, reason) in zip(files, tqdm(read, "files", len(files), disable=None, leave=False), strict=True):
-        found += rows
-        if reason is not None:
-            unread.append((source.name, reason.removeprefix(f"{source.name}: ")))
-    return found, unread
-
-
-def _read_one(source: Source, tracks: Codes, regions: Codes, options: Options) -> tuple[list[SourceRows], str | None]:
-    """Rows of one file; or why a file that no one named is none of charts."""
-    from data_prep.chart_formats import NotAChartError, read_source
-
-    try:
-        return read_source(source, tracks, regions, options), None
-    except NotAChartError as error:
-        if source.named:
-            raise
-        return [], str(error)
-
-
-def _read_on_cluster(
-    files: list[Source], tracks: Codes, regions: Codes, options: Options, scheduler: str
-) -> Iterator[tuple[list[SourceRows], str | None]]:
-    """The same of each file, read on a cluster by codes of its own, which are then put into those of the run."""
-    from data_prep.cluster import results_of
-
-    # A worker's current folder is its own.
-    there = [replace(source, path=source.path.resolve()) for source in files]
-    for source, (rows, reason, *texts) in zip(
-        files, results_of(scheduler, partial(_read_apart, options=options), there), strict=True
-    ):
-        track, region = (codes.numbers(own) for codes, own in zip((tracks, regions), texts, strict=True))
-        for part in rows:
-            part.source = source
-            part.recode(track, region)
-        yield rows, reason
-
-
-def _read_apart(source: Source, options: Options) -> tuple[list[SourceRows], str | None, list[str], list[str]]:
-    from data_prep.chart_formats import Codes
-
-    tracks, regions = Codes(), Codes()
-    return *_read_one(source, tracks, regions, options), tracks.texts, regions.texts
-
-
 def _of_one_frequency(sources: list[SourceRows], asked: str | None) -> tuple[str, list[SourceRows], list[SourceRows]]:
     """The frequency of the dataset, the sources it takes and those it leaves out: daily and weekly never mix."""
     present = {s.frequency for s in sources if s.frequency and s.rows}
@@ -239,67 +160,6 @@ def _of_one_frequency(sources: list[SourceRows], asked: str | None) -> tuple[str
 def _reasons(sources: list[SourceRows]) -> str:
     counts = [f"{r.count} {reason}" for s in sources for reason, r in s.rejected.items()]
     return "; ".join(counts[:3]) or "all are track tables or empty"
-
-
-def _tracks(
-    merged: Merged, details: pd.DataFrame, used: list[SourceRows], tracks: Codes, settings: Settings
-) -> pd.DataFrame:
-    """The tracks table: every track of the curves, of totals pages and of the track tables, with its song."""
-    import numpy as np
-    import pandas as pd
-
-    from data_prep.versions import assign_songs
-    from mp3model.tables.tracks import release_window
-
-    curves = merged.curves
-    listed = [curves.track_ids[np.unique(curves.track)]]
-    listed += [np.array(tracks.texts, dtype=object)[np.unique(s.info.index)] for s in used if s.kind == "tracks"]
-    listed += [np.array(tracks.texts, dtype=object)[s.info["track"].unique()] for s in used if s.kind == "totals"]
-    ids = np.unique(np.concatenate(listed).astype(object))
-    frame = details.set_axis([tracks.texts[int(code)] for code in details.index]).reindex(ids)
-    window = release_window(frame.pop("release"))
-    full = window["earliest"] == window["latest"]
-    table = pd.DataFrame(
-        {
-            "track_id": ids,
-            "title": frame.pop("title").to_numpy(),
-            "artist": frame.pop("artist").to_numpy(),
-            "isrc": frame.pop("isrc").to_numpy(),
-            "release_date": window["earliest"].where(full).to_numpy(),
-            "release_latest": window["latest"].where(~full).to_numpy(),
-        }
-    )
-    for name in ("title", "artist", "isrc"):
-        table[name] = table[name].where(table[name].notna(), None)
-    texts = table[["track_id", "title", "artist", "isrc"]]
-    songs = assign_songs(texts, merge=settings.merge_kinds).set_index("track_id").loc[ids]
-    table.insert(1, "song_id", songs["song_id"].to_numpy())
-    if settings.songs is not None:
-        table["song_id"] = read_songs(settings.songs).reindex(ids).fillna(songs["song_id"]).to_numpy()
-    table["kind"] = songs["kind"].to_numpy()
-    return pd.concat([table, frame.astype(float).reset_index(drop=True)], axis=1)
-
-
-def read_songs(path: Path) -> pd.Series:
-    """The user's own songs: `track_id, song_id` in parquet or CSV → song ids by track id.
-
-    Raises:
-        InputError: no table, a column is missing, or a track is there twice.
-    """
-    import pandas as pd
-
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as a table ({reason}); give parquet or CSV") from error
-    for name in ("track_id", "song_id"):
-        if name not in table:
-            raise InputError(f"{path}: column {name!r} is missing; give track_id and song_id")
-    twice = table["track_id"][table["track_id"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: track {twice.iloc[0]!r} is there twice; keep one row")
-    return table.set_index("track_id")["song_id"]
 
 
 def _totals(used: list[SourceRows], table: pd.DataFrame, tracks: Codes) -> pd.DataFrame | None:
@@ -353,7 +213,7 @@ def _debuts(
     if merged.charts is not None:
         settled["charts"] = validate(merged.charts, SCHEMAS["charts"], folder / "charts.parquet")
         # A debut is a song's first charted row: no other row can change which debuts there are.
-        from data_prep.chart_merge import first_charted
+        from data_prep.chart_gaps import first_charted
 
         rows = first_charted(merged)
     else:
@@ -396,7 +256,7 @@ def _write(
 def _filled(merged: Merged, tracks: pd.DataFrame, info: dict[str, Any], settings: Settings) -> CodedCurves:
     import pandas as pd
 
-    from data_prep.chart_merge import fill_gaps
+    from data_prep.chart_gaps import fill_gaps
     from mp3model.tables.folder import DEFAULT_HORIZON
 
     if settings.nulls not in ("zero", "interpolate"):

@@ -14,7 +14,7 @@ from datetime import date as Date
 from datetime import timedelta
 from html.parser import HTMLParser
 
-from data_prep.chart_formats import hashed_id
+from data_prep.chart_formats.ids import hashed_id
 from data_prep.regions import region_code, region_in_name
 from mp3model.files import InputError
 

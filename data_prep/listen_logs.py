@@ -9,8 +9,6 @@ log covers only in part, its first and its last, are left out.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from data_prep.chart_formats import hashed_id
-from mp3model.files import InputError
+from data_prep.chart_formats.ids import hashed_id
+from mp3model.files import InputError, folder_beside
 from mp3model.tables.curves import PERIOD_DAYS
 
 WORLD = "GLOBAL"
@@ -134,16 +132,12 @@ def convert_listens(
     Raises:
         InputError: no listen could be counted, or no recording has as many as `least`.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.listens."))
-    try:
+    with folder_beside(out.with_name(f"{out.name}.listens")) as folder:
         counts = _Counts(folder, frequency, world)
         _count(blocks, counts)
         charts = _add_up(counts)
         names = _chosen(counts, charts, least, top)
         _write(counts, charts, names, out, source, top)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return counts.tally
 
 

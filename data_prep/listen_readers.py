@@ -31,7 +31,6 @@ from data_prep.regions import region_code
 from mp3model.files import InputError
 
 BLOCK_BYTES = 8 << 20
-BLOCK_LISTENS = 100_000
 ROLES = {
     "user": "user userid username",
     "time": "time timestamp ts listenedat date unixtime playedat",

@@ -34,8 +34,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from data_prep.market_draw import Market, draw_market
+from data_prep.market_law import DEFAULT_REGIONS, HORIZON, TEST_FROM, random_for
 from data_prep.market_oracle import RUNS_AT_ONCE, Fame, Oracle, rerun
-from data_prep.market_truth import DEFAULT_REGIONS, HORIZON, TEST_FROM, Market, draw_market, random_for, truth
+from data_prep.market_truth import truth
 from data_prep.synth import render_previews
 from mp3model.audio.bank import write_index, write_shard
 from mp3model.files import InputError, written_whole

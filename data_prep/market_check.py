@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from data_prep.market_law import HIDDEN_FROM_MEAN
 from data_prep.market_pictures import draw_clips, draw_songs
-from data_prep.market_truth import HIDDEN_FROM_MEAN
 from mp3model.files import InputError, written_whole
 from mp3model.tables.curves import curve_arrays
 from mp3model.tables.folder import DatasetFolder, read_dataset

@@ -12,21 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from data_prep.market_draw import Market, Unheard, draw_unheard, lasting_appeal
+from data_prep.market_law import DEBUT_WITHIN, FAME, FAME_REGION, FIRST_WEEK_END, HORIZON, WEEKS, random_for
 from data_prep.market_runs import NEVER, Curves, Outcomes, RunFiles
-from data_prep.market_truth import (
-    DEBUT_WITHIN,
-    FAME,
-    FAME_REGION,
-    FIRST_WEEK_END,
-    HORIZON,
-    WEEKS,
-    Market,
-    Unheard,
-    draw_unheard,
-    lasting_appeal,
-    random_for,
-    simulate,
-)
+from data_prep.market_truth import simulate
 
 QUANTILES = np.arange(1, 10) / 10
 QUANTILE_NAMES = [f"{quantile:.1f}" for quantile in QUANTILES]

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_prep.market_truth import HORIZON
+from data_prep.market_law import HORIZON
 
 NEVER = -999
 

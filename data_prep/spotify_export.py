@@ -33,7 +33,7 @@ def write_played_tracks(export: Path, out: Path) -> str:
     Raises:
         InputError: no history is in the export, or a file of it is no JSON list.
     """
-    from data_prep.chart_formats import hashed_id
+    from data_prep.chart_formats.ids import hashed_id
 
     plays: dict[tuple[str, str, str], int] = {}
     for name, entries in _histories(export):

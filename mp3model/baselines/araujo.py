@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mp3model.evaluation.bootstrap import Draws, divided, with_interval
 from mp3model.evaluation.forecasts import CurvePaths, RankCurves
-from mp3model.evaluation.ranking import bootstrap_weights
 from mp3model.files import InputError
 from mp3model.tables.curves import PERIOD_DAYS, CurveArrays
 from mp3model.tables.debuts import Debuts, debut_rows, debuts_of, with_cutoff
@@ -28,7 +28,6 @@ PENALTY = 1.0
 MOST_ROWS = 6000
 MEASURES = ("accuracy", "auc", "f1")
 _MONTH_DAYS = 28
-_PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def top_next_month(
     if chance is not None:
         systems["paths"] = chance - 0.5
     artist = asked.rows["artist"].where(asked.rows["artist"].notna(), "song:" + asked.rows["song_id"].astype(str))
-    weights = np.concatenate([np.ones((1, len(true))), bootstrap_weights(artist.to_numpy(), replicates, seed)])
+    weights = Draws(artist, replicates, seed).weights()
     found: dict[str, Any] = {
         "question": {"top": top, "observed": question.observed, "month": month},
         "n_rows": len(true),
@@ -187,21 +186,14 @@ def _scores(true: np.ndarray, margin: np.ndarray, weights: np.ndarray) -> dict[s
     hits, named = weights @ (inside & true), weights @ inside.astype(float) + weights @ true.astype(float)
     drawn = weights.sum(axis=1)
     values = {
-        "accuracy": _divided(right, drawn),
+        "accuracy": divided(right, drawn),
         "auc": np.array([_auc(true, margin, row) for row in weights]),
-        "f1": _divided(2 * hits, named),
+        "f1": divided(2 * hits, named),
     }
     found: dict[str, Any] = {}
     for name in MEASURES:
-        first, others = values[name][0], values[name][1:]
-        others = others[np.isfinite(others)]
-        found[name] = float(first) if np.isfinite(first) else None
-        found[f"{name}_ci"] = [float(bound) for bound in np.percentile(others, _PERCENTILES)] if len(others) else None
+        found |= with_interval(name, values[name])
     return found
-
-
-def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def _auc(true: np.ndarray, margin: np.ndarray, weight: np.ndarray) -> float:

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from mp3model.baselines.kkbox_frontend import mel_filters
-from mp3model.files import InputError
+from mp3model.baselines.waveforms import waveform_of
 
 RATE = 16_000
 WINDOW, HOP = 2048, 512
@@ -61,12 +61,7 @@ def descriptors(samples: np.ndarray) -> np.ndarray:
     Raises:
         InputError: not a non-empty one-dimensional array of finite values.
     """
-    samples = np.asarray(samples)
-    if samples.ndim != 1 or not len(samples):
-        raise InputError(f"samples have shape {samples.shape}; give one channel (samples,) with at least one sample")
-    waveform = samples.astype(np.float32) / np.float32(32768.0 if samples.dtype == np.int16 else 1.0)
-    if not np.isfinite(waveform).all():
-        raise InputError("the samples hold NaN or infinite values; repair or drop the clip")
+    waveform = waveform_of(samples)
     waveform = np.pad(waveform, (0, max(0, WINDOW - len(waveform))))
     frames = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP]
     magnitude = _magnitude(frames)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mp3model.audio.decode import HIGHEST_RATE, LOWEST_RATE, decode
+from mp3model.baselines.waveforms import waveform_of
 from mp3model.files import InputError
 
 RATE = 22_050
@@ -91,12 +92,7 @@ def resampled(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
     Raises:
         InputError: not a non-empty one-dimensional array of finite values, or a rate outside 1 kHz to 768 kHz.
     """
-    samples = np.asarray(samples)
-    if samples.ndim != 1 or not len(samples):
-        raise InputError(f"samples have shape {samples.shape}; give one channel (samples,) with at least one sample")
-    waveform = samples.astype(np.float32) / np.float32(32768.0 if samples.dtype == np.int16 else 1.0)
-    if not np.isfinite(waveform).all():
-        raise InputError("the samples hold NaN or infinite values; repair or drop the clip")
+    waveform = waveform_of(samples)
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise InputError(f"rate is {rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are read, give the samples' own rate")
     if rate == to:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mp3model.baselines.hitmusicnet import checked_rows, checked_targets, classes_of, train_network
+from mp3model.baselines.waveforms import waveform_of
 from mp3model.files import InputError
 
 RATE = 16_000
@@ -70,12 +71,7 @@ def spectrogram_image(
 
 
 def _ten_seconds(samples: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-    samples = np.asarray(samples)
-    if samples.ndim != 1 or not len(samples):
-        raise InputError(f"samples have shape {samples.shape}; give one channel (samples,) with at least one sample")
-    waveform = samples.astype(np.float32) / np.float32(32768.0 if samples.dtype == np.int16 else 1.0)
-    if not np.isfinite(waveform).all():
-        raise InputError("the samples hold NaN or infinite values; repair or drop the clip")
+    waveform = waveform_of(samples)
     spare = max(0, len(waveform) - SECONDS * RATE)
     first = spare // 2 if generator is None else int(generator.integers(spare + 1))
     waveform = waveform[first : first + SECONDS * RATE]

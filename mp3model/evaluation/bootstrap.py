@@ -1,38 +1,50 @@
-"""Forecast curves, the truth and artists drawn at random in; every measure of them in every draw out.
+"""Rows and whose they are in; artists drawn with replacement, and 95 % intervals over the draws, out.
 
-The same numbers as `mp3model.evaluation.accuracy.score_curves`, from the same draws, fast enough for a dozen systems on
-tens of thousands of debuts: whatever is a sum over rows is summed by artist first, so that a draw costs a product with
-artists and not with rows, and systems share one set of draws, so that their differences need no second scoring.
+The one bootstrap of all scores: artists are drawn, not rows, because songs of one artist rise and fall together.
+Whatever is measured in every draw has the sample's own value first, (1 + replicates,).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import (
-    MINIMUM_CURVES,
-    CurveForecasts,
-    CurveTruth,
-    Interval,
-    crps_from_quantiles,
-    curve_row_scores,
-)
-from mp3model.evaluation.ranking import (
-    bootstrap_weights,
-    pair_order_replicates,
-    spearman_replicates,
-    top_replicates,
-)
-from mp3model.files import InputError
-
 REPLICATES = 1000
-# Pooled over regions, order is mostly the size of the markets: intervals of it need fewer draws than they cost.
-POOLED_REPLICATES = 200
-# The top of the published hit rankings; in a region of fewer rows than twice that, the top is most of what there is.
-TOP, MINIMUM_TOP = 100, 200
+_PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the bounds of its 95 % interval; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def bootstrap_weights(groups: Any, replicates: int, seed: int) -> np.ndarray:
+    """How often each row is drawn when whole groups (artists) are drawn with replacement.
+
+    Rows of one artist rise and fall together; drawing rows one by one would make intervals too narrow.
+
+    Args:
+        groups: (n,) group of each row; the missing ones are one group.
+        replicates: Bootstrap samples.
+        seed: Of the draws.
+
+    Returns:
+        (replicates, n) int32 counts; each replicate draws as many groups as there are.
+    """
+    codes, names = pd.factorize(np.asarray(groups), use_na_sentinel=False)
+    count = len(names)
+    if not count:
+        return np.zeros((replicates, 0), np.int32)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
+    return draws.astype(np.int32)[:, codes]
 
 
 class Draws:
@@ -55,10 +67,10 @@ class Draws:
         drawn = bootstrap_weights(np.arange(artists), replicates, seed)
         self.counts = np.vstack([np.ones((1, artists)), drawn])
 
-    def weights(self, rows: np.ndarray, replicates: int | None = None) -> np.ndarray:
-        """How often each of some rows is drawn: (1 + replicates, rows), None for all replicates."""
+    def weights(self, rows: np.ndarray | None = None, replicates: int | None = None) -> np.ndarray:
+        """How often each row is drawn: (1 + replicates, rows), None for all rows and for all replicates."""
         most = len(self.counts) if replicates is None else 1 + replicates
-        return self.counts[:most, self.codes[rows]]
+        return self.counts[:most, self.codes if rows is None else self.codes[rows]]
 
     def ratios(self, above: np.ndarray, below: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Σ above / Σ below over what is drawn, a column at a time.
@@ -77,8 +89,7 @@ class Draws:
         artists, starts = np.unique(codes[order], return_index=True)
         both = np.add.reduceat(np.hstack([above, below])[order], starts, axis=0)
         counts = self.counts if len(artists) == self.counts.shape[1] else self.counts[:, artists]
-        sums, total = np.split(counts @ both, 2, axis=1)
-        return np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0)
+        return divided(*np.split(counts @ both, 2, axis=1))
 
     def artists(self, rows: np.ndarray | None = None) -> int:
         """How many artists the rows are by."""
@@ -95,109 +106,61 @@ def interval_of_draws(samples: np.ndarray, several: bool = True) -> Interval:
     value, drawn = samples[0], samples[1:][np.isfinite(samples[1:])]
     if not np.isfinite(value):
         return Interval(None, None, None)
-    low, high = np.percentile(drawn, (2.5, 97.5)) if several and len(drawn) else (None, None)
+    low, high = np.percentile(drawn, _PERCENTILES) if several and len(drawn) else (None, None)
     return Interval(float(value), None if low is None else float(low), None if high is None else float(high))
 
 
-def curve_draws(
-    truth: CurveTruth,
-    forecasts: CurveForecasts,
-    observed: int = 0,
-    seed: int = 0,
-    replicates: int = REPLICATES,
-    draws: Draws | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Every measure of `score_curves` in every draw, and beside them `recall_100` and `ndcg_100`.
-
-    Those two are of the hundred rows with most streams in a region, mean over the regions with at least 200 rows.
+def with_interval(metric: str, samples: np.ndarray, several: bool = True) -> dict[str, Any]:
+    """A measure as reports hold it: `metric`, and `metric_ci`, [low, high]; None where undefined.
 
     Args:
-        truth, forecasts, observed, seed, replicates: As for `score_curves`.
-        draws: Of the rows whose truth is known, from `known_draws`; None makes them.
-
-    Returns:
-        Measure → (1 + replicates,), the sample's own value first; `_pooled` ones with at most 200 replicates. And
-        `n_rows`, `n_artists`, `n_regions`.
-
-    Raises:
-        InputError: As in `curve_row_scores`, or no row whose truth is known.
+        metric: Its name.
+        samples, several: As for `interval_of_draws`.
     """
-    rows = curve_row_scores(truth, forecasts, observed)
-    scored = np.flatnonzero(~np.isnan(rows["true_streams"]))
-    draws = known_draws(truth, observed, seed, replicates) if draws is None else draws
-    rows = {name: values[scored] for name, values in rows.items()}
-    true, error = rows.pop("true_streams"), rows.pop("absolute_error")
-    region = pd.factorize(np.asarray(truth.region, dtype=object)[scored])[0]
+    found = interval_of_draws(samples, several)
+    return {metric: found.value, f"{metric}_ci": None if found.low is None else [found.low, found.high]}
+
+
+def paired_row_difference(
+    scores_a: Any, scores_b: Any, artist: Any, scale: Any = None, seed: int = 0, replicates: int = REPLICATES
+) -> Interval:
+    """Mean score of system A less that of system B on the same rows, with a 95 % interval by artist.
+
+    Args:
+        scores_a, scores_b: (n,) any score a row, e.g. of `curve_row_scores`; rows with a NaN in either are left out.
+        artist: (n,) whose rows are drawn together; a missing one is drawn alone.
+        scale: (n,) what the sum of differences is divided by the sum of, e.g. true streams for WAPE; None counts rows.
+        seed, replicates: of the bootstrap.
+    """
+    difference = np.asarray(scores_a, dtype=float) - np.asarray(scores_b, dtype=float)
+    size = np.ones(len(difference)) if scale is None else np.asarray(scale, dtype=float)
+    known = ~(np.isnan(difference) | np.isnan(size))
+    draws = Draws(np.asarray(artist, dtype=object)[known], replicates, seed)
+    weights = draws.weights()
+    samples = divided(weights @ difference[known], weights @ size[known])
+    return interval_of_draws(samples, draws.artists() > 1)
+
+
+def divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below where that is above 0, else NaN: (...), (...) → (...)."""
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+
+
+def rows_by_region(region: np.ndarray, minimum_rows: int) -> list[np.ndarray]:
+    """Row numbers of each region with enough rows, in the order of their codes.
+
+    Args:
+        region: (n,) codes from 0.
+        minimum_rows: Regions with fewer are left out.
+    """
     members = [np.flatnonzero(region == code) for code in range(region.max(initial=-1) + 1)]
-    members = [at for at in members if len(at) >= MINIMUM_CURVES]
-
-    values = np.column_stack(list(rows.values()))
-    known = ~np.isnan(values)
-    samples = dict(zip(rows, draws.ratios(np.where(known, values, 0.0), known.astype(float)).T, strict=True))
-    samples["wape"] = 100 * draws.ratios(error[:, None], true[:, None])[:, 0]
-    parts = [100 * draws.ratios(error[at, None], true[at, None], at)[:, 0] for at in members]
-    samples["wape_macro"] = _mean(parts, len(draws.counts))
-    if forecasts.quantiles is not None:
-        loss = crps_from_quantiles(true, np.maximum(np.asarray(forecasts.quantiles, dtype=float)[scored], 0))
-        samples["wql"] = draws.ratios(loss[:, None], true[:, None])[:, 0]
-    samples |= _orders(true, _score_of(forecasts, observed)[scored], members, draws)
-    return samples, {"n_rows": len(scored), "n_artists": draws.artists(), "n_regions": len(members)}
+    return [rows for rows in members if len(rows) >= minimum_rows]
 
 
-def known_draws(truth: CurveTruth, observed: int, seed: int = 0, replicates: int = REPLICATES) -> Draws:
-    """Draws of the artists of the rows whose streams to come are known.
-
-    Raises:
-        InputError: There is no such row.
-    """
-    known = np.isfinite(np.asarray(truth.streams, dtype=float)[:, observed:].sum(axis=1))
-    if not known.any():
-        raise InputError(f"none of {len(known)} rows has a known truth; nothing can be scored")
-    return Draws(np.asarray(truth.artist, dtype=object)[known], replicates, seed)
-
-
-def _score_of(forecasts: CurveForecasts, observed: int) -> np.ndarray:
-    """Whatever ranks the rows: (n,)."""
-    for values in (forecasts.score, forecasts.total):
-        if values is not None:
-            return np.asarray(values, dtype=float)
-    if forecasts.quantiles is not None:
-        return np.asarray(forecasts.quantiles, dtype=float)[:, 4]
-    return np.asarray(forecasts.curve, dtype=float)[:, observed:].sum(axis=1)
-
-
-def _orders(true: np.ndarray, score: np.ndarray, members: list[np.ndarray], draws: Draws) -> dict[str, np.ndarray]:
-    """Measures of order, mean over regions and pooled, in each draw."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("recall_100", "ndcg_100")}
-    for at in members:
-        weights = draws.weights(at)
-        for name, values in _order(true[at], score[at], weights).items():
-            parts.setdefault(name, []).append(values)
-        if len(at) >= MINIMUM_TOP:
-            recall, gain = top_replicates(true[at], score[at], weights, TOP / len(at))
-            parts["recall_100"].append(recall)
-            parts["ndcg_100"].append(gain)
-    most = min(POOLED_REPLICATES, len(draws.counts) - 1)
-    pooled = _order(true, score, draws.weights(np.arange(len(true)), most))
-    found: dict[str, np.ndarray] = {}
-    for name, values in pooled.items():
-        found |= {name: _mean(parts.get(name, []), len(draws.counts)), f"{name}_pooled": values}
-    return found | {name: _mean(parts[name], len(draws.counts)) for name in ("recall_100", "ndcg_100")}
-
-
-def _order(true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    kendall, somers_d = pair_order_replicates(true, score, weights)
-    recall, ndcg = top_replicates(true, score, weights)
-    spearman = spearman_replicates(true, score, weights)
-    return {"spearman": spearman, "kendall": kendall, "somers_d": somers_d, "recall10": recall, "ndcg10": ndcg}
-
-
-def _mean(parts: list[np.ndarray], samples: int) -> np.ndarray:
-    """(samples,) mean over regions, those in which a draw leaves the measure undefined left out of it."""
-    if not parts:
+def mean_over_regions(values: Sequence[np.ndarray], samples: int) -> np.ndarray:
+    """(samples,) mean of what each region gives in each draw, those that it leaves undefined left out of it."""
+    if not values:
         return np.full(samples, np.nan)
-    each = np.stack(parts)
+    each = np.stack(values)
     present = ~np.isnan(each)
-    counted = present.sum(axis=0)
-    total = np.where(present, each, 0.0).sum(axis=0)
-    return np.divide(total, counted, out=np.full(samples, np.nan), where=counted > 0)
+    return divided(np.where(present, each, 0.0).sum(axis=0), present.sum(axis=0))

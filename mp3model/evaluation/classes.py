@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mp3model.evaluation.bootstrap import REPLICATES, Draws, interval_of_draws
+from mp3model.evaluation.bootstrap import REPLICATES, Draws, interval_of_draws, with_interval
 from mp3model.files import InputError
 
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
@@ -67,8 +67,7 @@ def class_report(
     for name, samples in drawn.items():
         scores: dict[str, Any] = {"n_rows": len(true), "n_artists": draws.artists()}
         for measure, values in samples.items():
-            found = interval_of_draws(values, several)
-            scores |= {measure: found.value, f"{measure}_ci": None if found.low is None else [found.low, found.high]}
+            scores |= with_interval(measure, values, several)
         place = report if name == leader else report["baselines"].setdefault(name, {"test": {}})
         place["test"]["classes"] = scores
     report["differences"] = {

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import (
-    QUANTILES,
-    CurveForecasts,
-    CurveTruth,
-    covered,
-    pit_deviation,
-    randomised_pit,
-    skill_scores,
-)
-from mp3model.evaluation.bootstrap import curve_draws, interval_of_draws, known_draws
+from mp3model.evaluation.accuracy import MINIMUM_CURVES, QUANTILES, CurveForecasts, CurveTruth
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
+from mp3model.evaluation.coverage import covered, pit_deviation, randomised_pit
+from mp3model.evaluation.curve_scores import Drawn, curve_draws, differences_of, known_draws, scores_of
+from mp3model.evaluation.scalar_scores import skill_scores
 from mp3model.tables.curves import log_streams
 
-# Measure → its value in every draw, and how many rows, artists and regions there were: what `curve_draws` gives.
-Drawn = tuple[dict[str, np.ndarray], dict[str, int]]
 _COLUMNS = {
     "spearman": "Spearman",
     "crps_logfloor": "CRPS",
@@ -86,27 +77,6 @@ def add_drawn_scores(
         place[name] = differences_of(leader, drawn)
 
 
-def scores_of(drawn: Drawn) -> dict[str, Any]:
-    """Each measure `m`, `m_ci` beside it, and the counts, in the form of `score_curves`."""
-    samples, counts = drawn
-    scores: dict[str, Any] = {}
-    for measure, values in samples.items():
-        found = interval_of_draws(values, counts["n_artists"] > 1)
-        scores |= {measure: found.value, f"{measure}_ci": None if found.low is None else [found.low, found.high]}
-    return scores | counts
-
-
-def differences_of(one: Drawn, other: Drawn) -> dict[str, dict[str, float | None]]:
-    """Measure → value, low, high of one system less another, of the measures that both have."""
-    of_one, counts = one
-    several = counts["n_artists"] > 1
-    return {
-        measure: asdict(interval_of_draws(values - other[0][measure], several))
-        for measure, values in of_one.items()
-        if measure in other[0]
-    }
-
-
 def calibration_of(totals: np.ndarray, true: np.ndarray, regions: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """How well sampled totals cover the truth.
 
@@ -127,11 +97,11 @@ def calibration_of(totals: np.ndarray, true: np.ndarray, regions: np.ndarray, se
     by_region, top = {}, np.zeros(len(true), bool)
     for region in sorted(set(regions)):
         at = np.flatnonzero(regions == region)
-        if len(at) >= 30:
+        if len(at) >= MINIMUM_CURVES:
             by_region[str(region)] = float(inside[at].mean())
         top[at[true[at] >= np.quantile(true[at], 0.9)]] = True
     return {
-        "pit_deviation": float(pit_deviation(randomised_pit(true, totals, seed))),
+        "pit_deviation": pit_deviation(randomised_pit(true, totals, seed)),
         "cov80": float(inside.mean()),
         "cov80_regions": by_region,
         "cov80_top": float(inside[top].mean()) if top.any() else None,

@@ -9,21 +9,17 @@ from typing import Any
 import numpy as np
 
 from mp3model.evaluation.accuracy import CurveForecasts
-from mp3model.evaluation.bootstrap import (
+from mp3model.evaluation.bootstrap import REPLICATES
+from mp3model.evaluation.curve_pictures import write_pictures
+from mp3model.evaluation.curve_report import add_drawn_scores, curve_table, target_name
+from mp3model.evaluation.curve_scores import (
     MINIMUM_TOP,
     POOLED_REPLICATES,
-    REPLICATES,
     TOP,
-    curve_draws,
-    known_draws,
-)
-from mp3model.evaluation.curve_pictures import write_pictures
-from mp3model.evaluation.curve_report import (
     Drawn,
-    add_drawn_scores,
-    curve_table,
+    curve_draws,
     differences_of,
-    target_name,
+    known_draws,
 )
 from mp3model.evaluation.forecasts import truth_of
 from mp3model.evaluation.slices import (
@@ -102,7 +98,7 @@ def full_report(
     split: str,
     observed: Sequence[int],
     leader: str,
-    without: Mapping[int, Mapping[str, CurveForecasts]] | None = None,
+    without: Mapping[int, tuple[CurveForecasts, Mapping[str, CurveForecasts]]] | None = None,
     seed: int = 0,
     replicates: int = REPLICATES,
 ) -> dict[str, Any]:
@@ -115,7 +111,7 @@ def full_report(
         split: Name of theirs.
         observed: Numbers of observed periods.
         leader: The system that `[split][target]` holds, with which `differences` and slices compare the others.
-        without: Observed periods → group of inputs → the leader's forecasts without it.
+        without: Observed periods → what `forecasts_without` gives of the leader.
         seed, replicates: Of the bootstrap by artist.
 
     Returns:
@@ -146,13 +142,15 @@ def full_report(
         rows = with_cutoff(asked.rows, k, dataset.frequency)
         held = {name: inside for name, given in found.items() if (inside := held_rows(truth, given, k)) is not None}
         score = found[leader].score if found[leader].score is not None else found[leader].total
-        for grouping, masks in groupings(rows, truth, lives, dataset.frequency, score).items():
+        slices = groupings(rows, truth, lives, dataset.frequency, score)
+        for grouping, masks in slices.items():
             found_slices = sliced_errors(errors, truth.artist, masks, seed, replicates, held)
             places["slices"][target][grouping] = found_slices
         told = {name: reliability(truth, given, k, seed) for name, given in found.items()}
         places["reliability"][target] = {name: values for name, values in told.items() if values is not None}
         if without:
-            places["inputs"][target] = input_worth(truth, found[leader], without[k], k, seed, replicates)
+            later = slices["kind"]["open later"]
+            places["inputs"][target] = input_worth(truth, *without[k], k, seed, replicates, later)
     return report | {name: {split: by_target} for name, by_target in places.items()}
 
 
@@ -282,7 +280,11 @@ def _worth(report: Mapping[str, Any], target: str) -> list[str]:
     if not worth:
         return []
     rows = [[group, _interval(value), str(value["n"])] for group, value in worth.items()]
-    return ["### What each group of inputs is worth", _table(["left out", "error grows by", "debuts"], rows)]
+    words = (
+        "Of the network alone, without trees that it may be pooled with. Where open: songs that had charted in another "
+        "region by the cut-off."
+    )
+    return ["### What each group of inputs is worth", words, _table(["left out", "error grows by", "debuts"], rows)]
 
 
 def _reliability(systems: Mapping[str, Any]) -> list[str]:

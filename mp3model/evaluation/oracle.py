@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import (
-    QUANTILES,
-    CurveForecasts,
-    CurveTruth,
-    crps_from_quantiles,
-    score_curves,
-    skill_scores,
-)
+from mp3model.evaluation.accuracy import QUANTILES, CurveForecasts, CurveTruth, crps_from_quantiles
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles, with_residual_quantiles
+from mp3model.evaluation.curve_scores import score_curves
+from mp3model.evaluation.scalar_scores import skill_scores
 from mp3model.files import InputError
 from mp3model.tables.curves import curve_arrays, log_streams, period_dates, period_index, with_songs
 from mp3model.tables.folder import DatasetFolder

@@ -28,6 +28,8 @@ METRICS = (
 )
 OffChart = Literal["observed", "zero-filled"]
 _KEYS = ("track_id", "region", "sample")
+# Sums and means of such numbers over any curve and any number of paths stay finite.
+_MOST_STREAMS = 1e290
 
 
 def popularity_metrics(
@@ -71,7 +73,7 @@ def popularity_metrics(
         everywhere but in `length`, 0; one never on the chart has `max` and `sum` 0 and no peak.
 
     Raises:
-        InputError: negative streams, no periods, an unknown `off_chart`, `observed` outside the curve.
+        InputError: negative or infinite streams, no periods, an unknown `off_chart`, `observed` outside the curve.
     """
     streams = charted_streams(curves, lowest)
     if off_chart not in ("observed", "zero-filled"):
@@ -97,13 +99,15 @@ def charted_streams(curves: Any, lowest: Any = None) -> np.ndarray:
     """Streams as a chart shows them: (..., periods) → (..., periods), 0 where below `lowest`; NaN stays.
 
     Raises:
-        InputError: negative streams, or no axis of periods.
+        InputError: negative or infinite streams, or no axis of periods.
     """
     streams = np.asarray(curves, dtype=float)
     if streams.ndim == 0 or streams.shape[-1] == 0:
         raise InputError(f"curves of shape {streams.shape} have no periods; give streams as (..., periods)")
     if np.any(streams < 0):
         raise InputError(f"streams of {float(np.nanmin(streams)):g} are negative; use 0 off the chart, NaN for unknown")
+    if np.any(streams > _MOST_STREAMS):
+        raise InputError(f"streams of {float(np.nanmax(streams)):g} are no number of streams; use NaN for unknown")
     return streams if lowest is None else np.where(streams < np.asarray(lowest, dtype=float), 0.0, streams)
 
 
@@ -360,8 +364,8 @@ def summarise_paths(metrics: Mapping[str, Any], axis: int = 0, index: pd.DataFra
         raise InputError(f"an index of {len(index)} rows for {np.prod(elements, dtype=int)} songs; give one row each")
     flat = moved.reshape(-1, samples)
     known = ~np.isnan(flat)
-    count = known.sum(axis=-1)
-    mean = _divided(np.where(known, flat, 0.0).sum(axis=-1), count)
+    count = known.sum(axis=1)
+    mean = _divided(np.where(known, flat, 0.0).sum(axis=1), count)
     quantiles = _quantiles(flat, count, np.array(LEVELS))
     table = index.iloc[np.repeat(np.arange(len(index)), len(arrays))].reset_index(drop=True)
     table = table.assign(metric=np.tile(list(arrays), len(index)), mean=mean)
@@ -460,7 +464,8 @@ def _divided(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def _ranks_given(ranks: Any, shape: tuple[int, ...]) -> np.ndarray:
-    return np.broadcast_to(np.asarray(np.nan if ranks is None else ranks, dtype=float), shape).copy()
+    # None is NaN to numpy.
+    return np.broadcast_to(np.asarray(ranks, dtype=float), shape).copy()
 
 
 def _sample_axis(axis: int, dimensions: int) -> int:
@@ -477,12 +482,13 @@ def _share(hits: np.ndarray, known: np.ndarray, axis: int) -> np.ndarray:
 
 def _quantiles(rows: np.ndarray, count: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Linear between order statistics as in `numpy.quantile`, NaN left out: (rows, samples) → (rows, levels)."""
-    # NaN are sorted to the end, so the first `count` of each row are what is known.
-    ordered = np.sort(rows, axis=-1)
-    place = levels * np.maximum(count - 1, 0)[:, None]
+    # NaN are sorted to the end, so the first `count` of each row are what is known; where none is, −1 picks a NaN.
+    ordered = np.sort(rows, axis=1)
+    last = (count - 1)[:, None]
+    place = levels * last
     lower = np.floor(place).astype(int)
-    upper = np.minimum(lower + 1, np.maximum(count - 1, 0)[:, None])
-    low, high = (np.take_along_axis(ordered, at, axis=-1) for at in (lower, upper))
+    upper = np.minimum(lower + 1, last)
+    low, high = (np.take_along_axis(ordered, at, axis=1) for at in (lower, upper))
     return low + (place - lower) * (high - low)
 
 

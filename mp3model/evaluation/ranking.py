@@ -11,31 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mp3model.files import InputError
 
 # Replicates are worked through in blocks of about this many weights: temporaries of 4 MB stay in the cache.
 _BLOCK = 500_000
-
-
-def bootstrap_weights(groups: Any, replicates: int, seed: int) -> np.ndarray:
-    """How often each row is drawn when whole groups (artists) are drawn with replacement.
-
-    Rows of one artist rise and fall together; drawing rows one by one would make intervals too narrow.
-
-    Args:
-        groups: (n,) group of each row.
-        replicates: number of bootstrap samples.
-        seed: of the draws.
-
-    Returns:
-        (replicates, n) int32 counts; each replicate draws as many groups as there are.
-    """
-    codes, names = pd.factorize(np.asarray(groups), use_na_sentinel=False)
-    count = len(names)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / max(count, 1)), size=replicates)
-    return draws.astype(np.int32)[:, codes]
 
 
 def spearman(true: Any, predicted: Any) -> float:
@@ -102,7 +82,7 @@ def spearman_replicates(true: Any, predicted: Any, weights: np.ndarray) -> np.nd
 
     Args:
         true, predicted: (n,) values; pairs with a NaN are dropped.
-        weights: (replicates, n) counts, from `bootstrap_weights`.
+        weights: (replicates, n) counts, from `mp3model.evaluation.bootstrap`.
 
     Returns:
         (replicates,) values; 0.0 where one side is constant, NaN where fewer than three rows were drawn.
@@ -152,7 +132,7 @@ def top_replicates(true: Any, predicted: Any, weights: np.ndarray, share: float 
 
     Args:
         true, predicted, share: as in `recall_of_top`.
-        weights: (replicates, n) counts, from `bootstrap_weights`.
+        weights: (replicates, n) counts, from `mp3model.evaluation.bootstrap`.
 
     Returns:
         (2, replicates); NaN where fewer than three rows were drawn.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import paired_difference, score_scalar
+from mp3model.evaluation.scalar_scores import paired_difference, score_scalar
 from mp3model.files import write_json, written_whole
 
 WIDTH = 110
@@ -60,7 +60,7 @@ def closing_table(report: dict[str, Any], split: str = "test", system: str = "MP
         report: `{split: {target: scores}}` of the model, and in the same nesting `baselines: {name: …}`, optionally
             `oracle`, `oracle_audio`, and `differences: {split: {target: {name: {metric: {value, low, high}}}}}` (model
             less baseline), and `skill: {split: {target: {name: {skill, skill_ci}}}}`.
-            Scores are those of `mp3model.evaluation.accuracy.score_scalar`.
+            Scores are those of `mp3model.evaluation.scalar_scores.score_scalar`.
         split: which split to print.
         system: the model's name.
 

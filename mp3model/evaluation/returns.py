@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import MINIMUM_CURVES, CurveForecasts, CurveTruth, Interval, curve_row_scores
-from mp3model.evaluation.bootstrap import POOLED_REPLICATES, Draws, interval_of_draws, known_draws
+from mp3model.evaluation.accuracy import MINIMUM_CURVES, CurveForecasts, CurveTruth, curve_row_scores
+from mp3model.evaluation.bootstrap import Draws, interval_of_draws, mean_over_regions, rows_by_region
+from mp3model.evaluation.curve_scores import POOLED_REPLICATES, known_draws, order_of
 from mp3model.evaluation.ranking import spearman_replicates
 from mp3model.files import InputError
 from mp3model.tables.curves import charted_rows, curve_arrays, floors, period_dates
@@ -144,7 +145,7 @@ def returns_report(
     rows = rows[known]
 
     def told(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return {name: asdict(_interval(values[name], several)) for name in MEASURES if name in values}
+        return {name: asdict(interval_of_draws(values[name], several)) for name in MEASURES if name in values}
 
     return {
         "n_rows": int(known.sum()),
@@ -177,23 +178,15 @@ def _samples(truth: CurveTruth, forecasts: CurveForecasts, draws: Draws) -> dict
         if source in scores and name not in samples:
             values = scores[source][known, None]
             samples[name] = draws.ratios(np.nan_to_num(values), np.isfinite(values).astype(float))[:, 0]
-    given = forecasts.score if forecasts.score is not None else forecasts.total
-    if given is None:
-        given = forecasts.curve.sum(axis=1)
-    score, region = np.asarray(given, dtype=float)[known], np.asarray(truth.region, dtype=object)[known]
-    members = [np.flatnonzero(region == name) for name in np.unique(region)]
-    parts = [
-        spearman_replicates(true[at, 0], score[at], draws.weights(at)) for at in members if len(at) >= MINIMUM_CURVES
-    ]
+    score = order_of(forecasts, 0)[known]
+    region = pd.factorize(np.asarray(truth.region, dtype=object)[known], sort=True)[0]
+    members = rows_by_region(region, MINIMUM_CURVES)
+    parts = [spearman_replicates(true[at, 0], score[at], draws.weights(at)) for at in members]
     if parts:
-        samples["spearman"] = np.ma.masked_invalid(np.stack(parts)).mean(axis=0).filled(np.nan)
-    weights = draws.weights(np.arange(len(score)), POOLED_REPLICATES)
+        samples["spearman"] = mean_over_regions(parts, len(draws.counts))
+    weights = draws.weights(replicates=POOLED_REPLICATES)
     samples["spearman_pooled"] = spearman_replicates(true[:, 0], score, weights)
     return samples
-
-
-def _interval(samples: np.ndarray, several: bool) -> Interval:
-    return interval_of_draws(samples, several)
 
 
 def returns_table(report: Mapping[str, Any]) -> str:

@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import (
-    CurveForecasts,
-    CurveTruth,
-    covered,
-    curve_row_scores,
-    interval_of,
-    paired_row_difference,
-    pit_deciles,
-    randomised_pit,
-)
-from mp3model.evaluation.bootstrap import Draws, interval_of_draws
+from mp3model.evaluation.accuracy import CurveForecasts, CurveTruth, curve_row_scores
+from mp3model.evaluation.bootstrap import Draws, interval_of_draws, paired_row_difference
+from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, randomised_pit
 from mp3model.tables.curves import PERIOD_DAYS, period_dates
 from mp3model.tables.debuts import Debuts
 from mp3model.tables.folder import DatasetFolder
@@ -251,17 +243,21 @@ def reliability(truth: CurveTruth, forecasts: CurveForecasts, observed: int, see
     true, quantiles = true[known], np.sort(np.asarray(forecasts.quantiles, dtype=float)[known], axis=1)
     if not len(true):
         return None
-    deciles = pit_deciles(randomised_pit(true, quantiles, seed))
+    pit = randomised_pit(true, quantiles, seed)
     return {
         "n": len(true),
         "coverage": {f"{level:.1f}": float(covered(true, *interval_of(quantiles, level)).mean()) for level in NOMINAL},
-        "pit": [float(share) for share in deciles],
-        "pit_deviation": float(np.abs(deciles - 0.1).max()),
+        "pit": [float(share) for share in pit_deciles(pit)],
+        "pit_deviation": pit_deviation(pit),
     }
 
 
-def forecasts_without(forecaster: Any, asked: Debuts, observed: int) -> dict[str, CurveForecasts]:
-    """A model's forecasts without each group of inputs that it has: group → forecasts.
+def forecasts_without(
+    forecaster: Any, asked: Debuts, observed: int
+) -> tuple[CurveForecasts, dict[str, CurveForecasts]]:
+    """A model's forecasts with all inputs and without each group that it has: whole, group → forecasts.
+
+    A model that is pooled with trees speaks alone here: trees cannot tell an input that is left out from an empty one.
 
     Args:
         forecaster: Of an MP3 model, as `mp3model.training.forecasting.forecaster_of` makes it.
@@ -269,10 +265,9 @@ def forecasts_without(forecaster: Any, asked: Debuts, observed: int) -> dict[str
         observed: Periods known.
     """
     has = {*forecaster.covariates.groups, *(["audio"] if forecaster.hearing is not None else [])}
-    return {
-        group: replace(forecaster, absent=(group,)).paths(asked, observed).forecasts()
-        for group in WORTH
-        if group in has
+    alone = replace(forecaster, companion=None)
+    return alone.paths(asked, observed).forecasts(), {
+        group: replace(alone, absent=(group,)).paths(asked, observed).forecasts() for group in WORTH if group in has
     }
 
 
@@ -283,12 +278,26 @@ def input_worth(
     observed: int,
     seed: int = 0,
     replicates: int = 200,
+    opens_later: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """By how much the error grows when the same model goes without a group of inputs: group → value, low, high, n."""
+    """By how much the error grows when the same model goes without a group of inputs: group → value, low, high, n.
+
+    Args:
+        truth: What happened.
+        whole: Forecasts with all inputs.
+        without: Group → forecasts without it.
+        observed: Periods known.
+        seed, replicates: Of the bootstrap by artist.
+        opens_later: (n,) bool: among these rows alone, the worth of other regions once more, as `regions where open`.
+    """
     errors = row_errors(truth, whole, observed)
+    asked = {group: (group, np.ones(len(errors), bool)) for group in without}
+    if opens_later is not None and "regions" in without and opens_later.sum() >= MINIMUM_SLICE:
+        asked["regions where open"] = ("regions", opens_later)
+    artist = np.asarray(truth.artist, dtype=object)
     found = {}
-    for group, forecasts in without.items():
-        lacking = row_errors(truth, forecasts, observed)
-        difference = paired_row_difference(lacking, errors, truth.artist, seed=seed, replicates=replicates)
-        found[group] = asdict(difference) | {"n": int(np.isfinite(lacking - errors).sum())}
+    for label, (group, kept) in asked.items():
+        lacking = row_errors(truth, without[group], observed)[kept]
+        difference = paired_row_difference(lacking, errors[kept], artist[kept], seed=seed, replicates=replicates)
+        found[label] = asdict(difference) | {"n": int(np.isfinite(lacking - errors[kept]).sum())}
     return found
