@@ -146,6 +146,7 @@ def abuses(generator: random.Random):
     return generator.choice(kinds)
 
 
+@pytest.mark.timeout(120 + ABUSES / 5)
 def test_abuse_breaks_nothing_leaves_no_file_and_takes_no_memory(folder, tmp_path):
     generator = random.Random(0)
     statuses: dict[int, int] = {}
@@ -170,6 +171,26 @@ def test_abuse_breaks_nothing_leaves_no_file_and_takes_no_memory(folder, tmp_pat
     print(f"\n{ABUSES} abusive requests: {dict(sorted(statuses.items()))}, memory {before:.0f} to {after:.0f} MB")
     assert not [status for status in statuses if status >= 500]
     assert after - before < 50
+
+
+def test_files_that_wait_for_a_decoder_stay_out_of_memory(folder):
+    large, clients = sound(220.0, "WAV", 600.0), 10
+    assert len(large) > 18 * 2**20
+    with served(folder, "--workers", "1") as (process, address):
+        with httpx.Client(base_url=address, timeout=120) as client:
+            assert asked(client, large[:-5_000_000]).status_code == 422
+        before = memory(process)
+
+        def post(_: int) -> int:
+            with httpx.Client(base_url=address, timeout=120) as client:
+                return asked(client, large[:-5_000_000]).status_code
+
+        with ThreadPoolExecutor(clients) as pool:
+            statuses = list(pool.map(post, range(clients)))
+        most = int(Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    print(f"\n{clients} files of {len(large) / 2**20:.0f} MB at once: memory {before:.0f} MB, at most {most:.0f} MB")
+    assert statuses == [422] * clients
+    assert most - before < 4 * len(large) / 2**20
 
 
 def test_a_killed_service_leaves_neither_files_nor_processes(folder, tmp_path):

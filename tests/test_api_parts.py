@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -76,6 +79,24 @@ def test_a_decoder_over_its_memory_or_time_is_stopped_and_the_next_file_is_decod
         assert decoders._all == set()
     finally:
         decoders.close()
+
+
+def test_a_decoder_answers_in_its_protocol_and_ends_when_its_server_does():
+    def asked(content: bytes) -> bytes:
+        return struct.pack("<BQ", 0, len(content)) + struct.pack("<d", 60.0) + content
+
+    sound, noise = as_wav(clip(0.5)), b"no song at all" * 99
+    command = [sys.executable, "-m", "mp3model.serving.decoding", "512", "60"]
+    done = subprocess.run(command, input=asked(sound) + asked(noise), capture_output=True, check=True, timeout=100)
+    answers, at = [], 0
+    while at < len(done.stdout):
+        kind, size = struct.unpack_from("<BQ", done.stdout, at)
+        answers.append((kind, done.stdout[at + 9 : at + 9 + size]))
+        at += 9 + size
+    (first, samples), (second, reason) = answers
+    assert (first, second) == (0, 1)
+    assert np.array_equal(np.frombuffer(samples, "<i2"), decode(sound))
+    assert reason.decode().startswith("is not an mp3")
 
 
 def test_songs_are_heard_in_company_as_alone(forecaster):

@@ -1,4 +1,4 @@
-"""MP2Model: regions, losses, save and load, layer groups, and what it refuses."""
+"""MP2Model: regions, save and load, layer groups, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from transformers import AutoConfig, AutoModel
 
 from mp3model import MP2Model, MP3Config
 from mp3model.files import InputError
-from mp3model.model.losses import masked_squared_error, mean_over_targets
 
 REGIONS = ["US", "GB", "BR", "JP"]
 SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "frames": 200, "patch_stride": [16, 16]}
@@ -222,42 +221,6 @@ def test_natural_units_undo_the_standardisation_of_each_region():
     assert natural[0, 0].tolist() == [6.0, 100.0]
     assert natural[0, 1].tolist() == [8.0, 59.0]
     assert small_model().natural_units(predictions[:, 1:2], ["GB"])[0, 0].tolist() == [8.0, 59.0]
-
-
-def test_missing_targets_count_nowhere():
-    predictions = torch.tensor([[[1.0, 5.0]], [[3.0, 7.0]]], requires_grad=True)
-    targets = torch.tensor([[[0.0, float("nan")]], [[1.0, 4.0]]])
-    sums, counts = masked_squared_error(predictions, targets)
-    assert sums.tolist() == [5.0, 9.0]
-    assert counts.tolist() == [2, 1]
-    loss = mean_over_targets(sums, counts)
-    assert loss.item() == pytest.approx((2.5 + 9.0) / 2)
-    loss.backward()
-    assert predictions.grad is not None
-    assert predictions.grad.isfinite().all()
-    assert predictions.grad[0, 0, 1] == 0
-
-
-def test_a_batch_without_any_target_has_loss_zero_and_finite_gradients():
-    predictions = torch.ones(2, 1, 2, requires_grad=True)
-    loss = mean_over_targets(*masked_squared_error(predictions, torch.full((2, 1, 2), float("nan"))))
-    loss.backward()
-    assert loss.item() == 0
-    assert predictions.grad is not None
-    assert not predictions.grad.any()
-
-
-def test_the_loss_over_parts_equals_the_loss_over_the_whole():
-    generator = torch.Generator().manual_seed(3)
-    predictions, targets = torch.randn(8, 4, 2, generator=generator), torch.randn(8, 4, 2, generator=generator)
-    targets[torch.rand(8, 4, 2, generator=generator) < 0.4] = float("nan")
-    whole = mean_over_targets(*masked_squared_error(predictions, targets))
-    counts = masked_squared_error(predictions, targets)[1]
-    parts = [
-        mean_over_targets(masked_squared_error(predictions[rows], targets[rows])[0], counts)
-        for rows in (slice(0, 3), slice(3, 8))
-    ]
-    assert torch.allclose(whole, torch.stack(parts).sum())
 
 
 def test_lower_layers_learn_more_slowly_and_tokens_do_not_decay():

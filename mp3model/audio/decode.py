@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 SUFFIXES = (".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".oga", ".opus", ".flac", ".wav", ".aiff", ".aif", ".aifc")
 
 _BLOCK = 65_536  # frames held at once
+_PORTION = 2**20  # bytes read at once
+# The header of an ID3v2 tag (id3.org, ID3v2.4 structure, section 3.1), or what begins a compressed movie header.
+_PACKED = re.compile(rb"ID3[\2-\4][^\xff][\0-\xff][\0-\x7f]{4}|dcomzlib")
+_LONGEST_PACKED = 10
+_MOST_TAGS, _MOST_CHUNKS = 100, 10_000  # each is a step of a reader, and a file can hold millions
+_TOO_MANY_PLANES = 8
 _MISSING_SHARE, _MISSING_SECONDS = 0.01, 0.1  # encoder delay and rounding stay below both; a cut file does not
 _LARGEST_SAMPLE = 64.0  # a hot mp3 overshoots full scale by a few dB; this is 36 dB, integers stored as floats
 _FFMPEG_FORMAT = {
@@ -126,7 +133,7 @@ def _decoded(stream: io.FileIO, size: int, max_seconds: float) -> np.ndarray:
     by_soundfile = kind in ("wav", "aiff", "flac") and _read_with_soundfile(stream, fraction, sound)
     if not by_soundfile:
         mp3_seconds = _mp3_seconds(stream, audio_start) if kind == "mp3" else None
-        _read_with_ffmpeg(stream, kind, fraction, mp3_seconds, sound)
+        _read_with_ffmpeg(stream, kind, audio_start, fraction, mp3_seconds, sound)
     return sound.finished()
 
 
@@ -153,7 +160,9 @@ class _Mono16k:
     def add(self, block: np.ndarray) -> None:
         self.frames += len(block)
         self._check_length(self.seconds)
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        # Infinite samples, and several of 1e38, have no mean: they are refused below, and not warned about here.
+        with np.errstate(over="ignore", invalid="ignore"):
+            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
         loudest = float(np.abs(mono).max(initial=0.0))
         if not np.isfinite(loudest):
             raise _Refused("holds NaN or infinite samples")
@@ -223,14 +232,13 @@ def _read_with_soundfile(stream: io.FileIO, fraction: float, sound: _Mono16k) ->
 
 
 def _read_with_ffmpeg(
-    stream: io.FileIO, kind: str, fraction: float, mp3_seconds: float | None, sound: _Mono16k
+    stream: io.FileIO, kind: str, start: int, fraction: float, mp3_seconds: float | None, sound: _Mono16k
 ) -> None:
     import av
 
-    stream.seek(0)
     try:
         # Latin-1 titles are common in old mp3 files and are nobody's damage.
-        with av.open(stream, format=_FFMPEG_FORMAT[kind], metadata_errors="replace") as container:
+        with av.open(_Shown(stream, start), format=_FFMPEG_FORMAT[kind], metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise _Refused("holds no audio stream")
             audio = container.streams.audio[0]
@@ -246,13 +254,48 @@ def _read_with_ffmpeg(
         raise _Refused(f"is no {kind} file that can be decoded ({error.strerror})") from error
 
 
+class _Shown:
+    """What FFmpeg is shown of a file: all from `start` on, in portions, without what it would unpack.
+
+    FFmpeg asks for as many bytes as a header claims, and Python takes memory for all of them before it reads the first.
+    ID3v2 tags and QuickTime's compressed headers may be packed a thousandfold; neither is needed for the sound.
+    """
+
+    def __init__(self, stream: io.FileIO, start: int) -> None:
+        self._stream, self._start = stream, start
+        stream.seek(start)
+
+    def read(self, size: int) -> bytes:
+        at = self._stream.tell()
+        before = min(_LONGEST_PACKED, at - self._start)
+        self._stream.seek(at - before)
+        around = self._stream.read(before + min(size, _PORTION) + _LONGEST_PACKED)
+        shown = _PACKED.sub(lambda found: bytes(len(found[0])), around)[before : before + size][:_PORTION]
+        self._stream.seek(at + len(shown))
+        return shown
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset + (self._start if whence == os.SEEK_SET else 0), whence) - self._start
+
+    def tell(self) -> int:
+        return self._stream.tell() - self._start
+
+
+def _packets(container: Any, audio: Any) -> Iterator[Any]:
+    """All packets of a stream, the empty last one that asks a decoder for what it holds back included."""
+    # Where an ogg begins another stream midway, PyAV may look for that one among those of the start, after all of ours.
+    with suppress(IndexError):
+        yield from container.demux(audio)
+
+
 def _read_packets(container: Any, audio: Any, sound: _Mono16k) -> None:
     """Decodes an audio stream into `sound`; a bad packet at a ragged end is passed over, more than that is damage."""
     import av
 
+    packed = _Packed()
     packets = bad = held = 0
     blocks: list[np.ndarray] = []
-    for packet in container.demux(audio):
+    for packet in _packets(container, audio):
         packets += 1
         try:
             frames = packet.decode()
@@ -264,8 +307,8 @@ def _read_packets(container: Any, audio: Any, sound: _Mono16k) -> None:
                 if sound.frames or blocks:
                     raise _Refused(f"changes its rate from {sound.rate} to {frame.sample_rate} Hz midway")
                 sound.begin(frame.sample_rate, frame.layout.nb_channels, sound.declared)
-            blocks.append(_mono(frame))
-            held += len(blocks[-1])
+            blocks += [_mono(part) for part in packed.frames(frame)]
+            held += frame.samples
         if held >= _BLOCK:
             sound.add(np.concatenate(blocks)[:, None])
             blocks, held = [], 0
@@ -275,18 +318,46 @@ def _read_packets(container: Any, audio: Any, sound: _Mono16k) -> None:
         raise _Refused(f"is damaged: {bad} of {packets} packets cannot be decoded")
 
 
+class _Packed:
+    """FFmpeg frames in, the same in a form that PyAV can give as an array out.
+
+    PyAV counts the planes of a frame up to a null pointer. FFmpeg keeps one behind seven planes and fewer; behind more,
+    PyAV reads on, and a file of eight channels ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._kind: tuple[str, str] | None = None
+        self._resampler: Any = None
+
+    def frames(self, frame: Any) -> list[Any]:
+        channels = frame.layout.nb_channels
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise _Refused(f"has {channels} channels; 1 to {MAX_CHANNELS} are read")
+        if not frame.format.is_planar or channels < _TOO_MANY_PLANES:
+            return [frame]
+        import av
+
+        kind = (frame.format.name, frame.layout.name)
+        if kind != self._kind:
+            self._kind, self._resampler = kind, av.AudioResampler(format=frame.format.packed)
+        return list(self._resampler.resample(frame))
+
+
 def _mono(frame: Any) -> np.ndarray:
     """Mean over the channels of an FFmpeg frame (samples,) float32, full scale 1."""
     channels = frame.layout.nb_channels
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise _Refused(f"has {channels} channels; 1 to {MAX_CHANNELS} are read")
-    values = frame.to_ndarray()
+    try:
+        values = frame.to_ndarray()
+    except ValueError as error:  # 64-bit integers have no place in PyAV
+        raise _Refused(f"has samples of the kind {frame.format.name}, which are not read") from error
     by_channel = values if frame.format.is_planar else values.reshape(-1, channels).T
-    mono = by_channel[0] if channels == 1 else np.add.reduce(by_channel, axis=0) / channels
-    if values.dtype == np.uint8:
-        mono = mono - 128.0
     scale = 1.0 if values.dtype.kind == "f" else 2.0 ** (8 * values.dtype.itemsize - 1)
-    return np.asarray(mono / scale, dtype=np.float32)
+    # What no float32 holds becomes infinite, and is refused as such.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = by_channel[0] if channels == 1 else np.add.reduce(by_channel, axis=0) / channels
+        if values.dtype == np.uint8:
+            mono = mono - 128.0
+        return np.asarray(mono / scale, dtype=np.float32)
 
 
 def _kind(stream: io.FileIO) -> tuple[str, int]:
@@ -320,13 +391,14 @@ def _kind(stream: io.FileIO) -> tuple[str, int]:
 def _after_id3(stream: io.FileIO) -> int:
     """Offset of the first byte after the ID3v2 tags (id3.org, ID3v2.4 structure, section 3.1)."""
     start = 0
-    while True:
+    for _ in range(_MOST_TAGS):
         stream.seek(start)
         head = stream.read(10)
         if len(head) < 10 or head[:3] != b"ID3":
             return start
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         start += 10 + size + (10 if head[5] & 0x10 else 0)
+    raise _Refused(f"begins with more than {_MOST_TAGS} tags")
 
 
 def _frames_follow(window: bytes, at: int, frame_bytes: Callable[[bytes], int]) -> bool:
@@ -390,11 +462,11 @@ def _fraction_present(stream: io.FileIO, size: int, kind: str) -> float:
     """Share of a wav's or aiff's declared sound data that the file holds; 1 where no length is declared."""
     order, wanted = ("<", b"data") if kind == "wav" else (">", b"SSND")
     at = 12
-    for _ in range(10_000):
+    for _ in range(_MOST_CHUNKS):
         stream.seek(at)
         head = stream.read(8)
         if len(head) < 8:
-            break
+            return 1.0
         declared = struct.unpack(f"{order}I", head[4:])[0]
         if head[:4] == wanted:
             present = size - at - 8
@@ -402,7 +474,7 @@ def _fraction_present(stream: io.FileIO, size: int, kind: str) -> float:
             unknown = declared >= 0x7FFF0000 or declared == 0
             return 1.0 if unknown or present >= declared else max(present, 1) / declared
         at += 8 + declared + declared % 2
-    return 1.0
+    raise _Refused(f"has more than {_MOST_CHUNKS} chunks before its sound")
 
 
 def _check_last_ogg_page(stream: io.FileIO, size: int) -> None:

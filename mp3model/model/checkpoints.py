@@ -22,7 +22,13 @@ def read_ast(name_or_folder: str | Path) -> tuple[dict[str, Any], dict[str, Tens
     Raises:
         InputError: If a file is missing or damaged, or describes another kind of model.
     """
-    settings = json.loads(_checkpoint_file(name_or_folder, "config.json").read_text())
+    file = _checkpoint_file(name_or_folder, "config.json")
+    try:
+        settings = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file}: is no JSON ({_first_line(error)}); fetch it again") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{file}: holds a {type(settings).__name__} instead of an object; fetch it again")
     activation = settings.get("hidden_act", "gelu")
     if settings.get("model_type") != "audio-spectrogram-transformer" or activation != "gelu":
         raise InputError(
@@ -46,11 +52,14 @@ def read_image_transformer(name: str, weights: str | Path | None) -> tuple[Any, 
         InputError: If timm does not know the name, cannot load it, or it is no plain vision transformer.
     """
     import timm
+    from safetensors import SafetensorError
 
+    if weights and Path(weights).suffix != ".safetensors":  # timm would read it as a pickle
+        raise InputError(f"{weights}: is no .safetensors file; nothing else is read")
     overlay = {"file": str(weights)} if weights else None
     try:
         image = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{name}: timm cannot load it ({_first_line(error)})") from error
     state = {key: value for key, value in image.state_dict().items() if not re.match(r"(head|fc_norm)", key)}
     if "patch_embed.proj.weight" not in state or "pos_embed" not in state:

@@ -5,12 +5,15 @@ The one place that reads `config.x`; every other module takes plain arguments.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -196,16 +199,34 @@ def strictly_loaded(load: Callable[..., Any], *arguments: Any, **options: Any) -
     """transformers' `from_pretrained`, given as `load`, which alone would pass over what is missing.
 
     Raises:
-        InputError: If a weight is missing, unknown or of another shape.
+        InputError: If a weight is missing, unknown or of another shape, or a file of weights is no safetensors.
     """
+    _check_parts(Path(str(arguments[0])) / "model.safetensors.index.json")
     wants_info = options.pop("output_loading_info", False)
     # A weight of another shape is then reported below with the rest, instead of as an error that names none.
     strict = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, info = load(*arguments, **{**options, **strict})
+    try:
+        model, info = load(*arguments, **{**options, **strict})
+    except SafetensorError as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"{arguments[0]}: its weights are no whole safetensors file ({told})") from error
     wrong = sorted(str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[name])
     if wrong:
         raise InputError(f"{arguments[0]}: these weights are missing, unknown or do not fit: {', '.join(wrong[:6])}")
     return (model, info) if wants_info else model
+
+
+def _check_parts(index: Path) -> None:
+    """Refuses weights in several files of which one is named as a pickle: transformers would read it as such."""
+    if not index.is_file():
+        return
+    try:
+        parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index}: cannot be read as a list of weights; copy the folder again") from error
+    for part in parts:
+        if not str(part).endswith(".safetensors"):
+            raise InputError(f"{index}: names {part!r}, which is no safetensors file; nothing else is read")
 
 
 def encoder_arguments(config: MP3Config) -> dict[str, Any]:

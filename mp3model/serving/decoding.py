@@ -27,6 +27,7 @@ SECONDS = 30.0
 _HEAD = struct.Struct("<BQ")  # kind, bytes that follow
 _ASK = struct.Struct("<d")  # longest sound in seconds
 _SOUND, _REFUSED = 0, 1
+_BROKEN = "took more memory or time than it may, or broke its decoder"
 
 
 class Decoders:
@@ -102,7 +103,7 @@ class Decoders:
             kind, size = _HEAD.unpack(_whole(process.stdout, _HEAD.size))
             return kind, _whole(process.stdout, size)
         except (OSError, EOFError) as error:
-            why = f"took longer than {self._seconds:g} s" if late.is_set() else "took more memory or time than it may"
+            why = f"took longer than {self._seconds:g} s" if late.is_set() else _BROKEN
             raise AudioError(name, f"cannot be decoded here: it {why}") from error
         finally:
             clock.cancel()

@@ -85,10 +85,13 @@ class Service:
         Raises:
             Refusal: If it holds none that is read.
         """
-        content = await file.read()
-        decode = functools.partial(self.decoders.decode, content, self.limits.audio_seconds, label)
+
+        def decoded() -> np.ndarray:
+            # Read when its turn has come: files that wait for a decoder stay out of memory.
+            return self.decoders.decode(file.file.read(), self.limits.audio_seconds, label)
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._decoding, decode)
+            return await asyncio.get_running_loop().run_in_executor(self._decoding, decoded)
         except InputError as error:
             raise refusal_of(error) from error
 

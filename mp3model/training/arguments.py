@@ -36,7 +36,7 @@ def _yaml_words(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: a flat list of `name: value` lines is needed")
