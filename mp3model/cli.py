@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     export.add_argument("model", help="RUN/model of recipes/mp2.py or mp3.py")
     export.add_argument("--onnx", metavar="FILE", help="ONNX file to write, .onnx; it is run beside the model")
     export.add_argument("--program", metavar="FILE", help="torch.export program to write, .pt2")
-    commands.add_parser("doctor", help="check that this installation can do its work")
+    check = commands.add_parser("doctor", help="check that this installation can do its work")
+    check.add_argument("--json", action="store_true", help="findings as JSON, for scripts")
     arguments = parser.parse_args(argv)
     try:
         with errors_in_one_line():
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "doctor":
-        return doctor()
+        from mp3model.serving.doctor import doctor
+
+        return doctor(arguments.json)
     if arguments.command == "forecast":
         forecast(arguments)
     elif arguments.command == "metrics":
@@ -328,51 +331,6 @@ def draw_augmentation(files: Sequence[str], plot: str, start: float, seed: int) 
 
     augmentation_picture(waveforms, plot, seed)
     print(f"wrote {plot}")
-
-
-def doctor() -> int:
-    """Says what of the installation works: versions that fit each other, devices, decoders, a forward pass."""
-    import platform
-    from importlib import import_module
-    from importlib.metadata import PackageNotFoundError, version
-
-    faults = 0
-    print(f"python {platform.python_version()} on {platform.machine()}")
-    names = ["torch", "torchaudio", "torchvision", "timm", "transformers", "accelerate", "audiomentations"]
-    names += ["numpy", "pandas", "pyarrow", "soundfile", "av", "soxr"]
-    for name in names:
-        try:
-            import_module(name)
-            print(f"  ok      {name} {version(name)}")
-        except (ImportError, OSError, RuntimeError, PackageNotFoundError) as error:
-            faults += 1
-            print(f"  fault   {name}: {str(error).splitlines()[0]}; mend: pip install --force-reinstall {name}")
-    try:
-        faults += _check_model()
-    except ImportError as error:
-        faults += 1
-        print(f"  fault   model: {error}")
-    print("all is well" if not faults else f"{faults} fault(s)")
-    return 1 if faults else 0
-
-
-def _check_model() -> int:
-    """A forward pass on every device there is; how many failed."""
-    import torch
-
-    from mp3model import MP2Model, MP3Config
-
-    faults = 0
-    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    model = MP2Model(MP3Config(regions=["US"])).eval()
-    for device in devices:
-        name = torch.cuda.get_device_name(device) if device != "cpu" else f"{torch.get_num_threads()} thread(s)"
-        with torch.inference_mode():
-            output = model.to(device)(waveforms=torch.zeros(1, model.config.samples, device=device))
-        finite = bool(output.predictions.isfinite().all())
-        faults += not finite
-        print(f"  {'ok   ' if finite else 'fault'}   forward pass on {device} ({name})")
-    return faults
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mp3model.files import InputError, errors_in_one_line, written_whole
+from mp3model.files import InputError, errors_in_one_line, folder_written_whole, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
 
 # A loader's worker that is spawned, as on macOS, reads this file again under the second name.
@@ -119,6 +119,10 @@ class TrainArguments:
     timbre: list[str] = field(
         default_factory=list, metadata={"help": "Of pitch, equaliser, low_pass, high_pass, on the CPU."}
     )
+    most_skipped: int = field(
+        default=3,
+        metadata={"help": "Steps in a row without a finite loss or gradient, skipped, that stop the run."},
+    )
     log_every: int = field(default=10, metadata={"help": "Steps between lines in metrics.jsonl."})
     tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
 
@@ -169,6 +173,7 @@ from mp3model.training.batches import (  # noqa: E402
     songs_of_split,
     target_statistics,
 )
+from mp3model.training.guards import StepGuard, refuse_without_validation  # noqa: E402
 from mp3model.training.runs import check_bounds, claim_folder, must_use_cpu, read_or_make  # noqa: E402
 
 # Beyond this the test split speaks for itself; below it every song is tested on, by artist.
@@ -196,13 +201,22 @@ CHECKPOINT = {
     "patch_drop": 0.0,
 }
 # What a run that goes on may do otherwise than before: none of it moves a weight.
-MAY_CHANGE = {"output_dir", "resume", "loader_workers", "bank", "log_every", "tracker"}
+MAY_CHANGE = {"output_dir", "resume", "loader_workers", "bank", "log_every", "tracker", "most_skipped"}
 TABLE, PICTURE = "table.txt", "predicted_against_true.png"
 
 
 def check_arguments() -> None:
     """Refuses numbers that no run can use before anything is made."""
-    whole = ("epochs", "batch_size", "accumulation", "evaluate_every", "windows", "log_every", "patience")
+    whole = (
+        "epochs",
+        "batch_size",
+        "accumulation",
+        "evaluate_every",
+        "windows",
+        "log_every",
+        "patience",
+        "most_skipped",
+    )
     check_bounds(
         train_arguments,
         dict.fromkeys(whole, (1, None))
@@ -282,17 +296,19 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     )
     everyone = gather("train", "validation", "test")
     features = mean_log_mel(everyone, bank, config, accelerator)
-    model = fit(config, train, validation, bank, folder, accelerator)
+    model, skipped = fit(config, train, validation, bank, folder, accelerator)
     if accelerator.is_main_process:
-        model.save_pretrained(folder / "model")
-        loop.share(folder / "model")
+        with folder_written_whole(folder / "model") as part:
+            model.save_pretrained(part)
+            loop.share(part)
     frames = {"validation": predict(model, train, validation, features, bank, accelerator)} if validation else {}
     if folds:
-        frames["test"] = cross_validate(config, everyone, features, bank, folder, folds, accelerator)
+        frames["test"], more = cross_validate(config, everyone, features, bank, folder, folds, accelerator)
+        skipped += more
     else:
         frames["test"] = predict(model, train, test, features, bank, accelerator)
     if accelerator.is_main_process:
-        close(dataset, frames, train, folder, folds, len(everyone))
+        close(dataset, frames, train, folder, folds, len(everyone), skipped)
     accelerator.wait_for_everyone()
 
 
@@ -346,8 +362,8 @@ def shuffled(songs: Songs) -> Songs:
 
 def fit(
     config: MP3Config, train: Songs, validation: Songs, bank: AudioBank, folder: Path, accelerator: Accelerator
-) -> MP2Model:
-    """Trains one model in `folder` and gives it back with the weights that did best on validation."""
+) -> tuple[MP2Model, int]:
+    """Trains one model in `folder`; gives it with the weights that did best on validation, and its skipped steps."""
     arguments, device = train_arguments, accelerator.device
     config = copy.deepcopy(config)
     config.target_statistics = target_statistics(train)
@@ -409,6 +425,7 @@ def fit(
     judged = average.module if average is not None else model
     log = loop.MetricsLog(folder / "metrics.jsonl", accelerator)
     best, best_epoch, first_epoch = float("inf"), 0, 0
+    state: dict = {}
     best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
 
     checkpoint = loop.newest_checkpoint(folder) if arguments.resume else None
@@ -421,9 +438,21 @@ def fit(
         if accelerator.is_main_process:
             log.keep_until(state["step"])
         accelerator.print(f"going on from {checkpoint}")
+    elif accelerator.is_main_process:
+        # What a run wrote that was stopped before its first checkpoint.
+        log.keep_until(0)
     progress = tqdm(
         total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process
     )
+    guard = StepGuard(
+        accelerator,
+        optimizer,
+        arguments.most_skipped,
+        lambda step: [train.song_ids[song] for song in batches.songs_at(step)],
+        folder,
+        progress.close,
+    )
+    guard.load(state)
     for epoch in range(first_epoch, arguments.epochs):
         if epoch - best_epoch >= arguments.patience and validation:
             break
@@ -446,15 +475,14 @@ def fit(
                     accelerator.backward(share * accelerator.num_processes)
                     loss += share.detach()
             norm = accelerator.clip_grad_norm_(learner.parameters(), arguments.gradient_clip)
-            optimizer.step()
+            losses.append(guard.step(step, loss, norm))
             optimizer.zero_grad()
             if average is not None:
                 average.update(model, step=step)
-            losses.append(loss)
             progress.update()
             if (step + 1) % arguments.log_every == 0:
                 values = {
-                    "loss": accelerator.reduce(torch.stack(losses).mean(), "sum").item(),
+                    "loss": guard.mean_loss(losses),
                     "learning_rate": optimizer.param_groups[-1]["lr"],
                     "gradient_norm": float(norm),
                     "songs_per_second": arguments.batch_size
@@ -462,10 +490,13 @@ def fit(
                     * accelerator.num_processes
                     * len(losses)
                     / (time.perf_counter() - began),
+                    "skipped_steps": guard.skipped,
                 }
                 log.write(step + 1, values)
                 progress.set_postfix(loss=f"{values['loss']:.3f}", validation=f"{best:.3f}")
+                guard.check()
                 began, losses = time.perf_counter(), []
+        guard.check()
         done = epoch + 1
         if done % arguments.evaluate_every and done < arguments.epochs:
             continue
@@ -483,15 +514,17 @@ def fit(
                 done * batches.steps,
                 {"model": model.state_dict(), "judged": judged.state_dict(), "best": best_weights},
                 optimizer,
-                {"epoch": done, "best": best, "best_epoch": best_epoch},
+                {"epoch": done, "best": best, "best_epoch": best_epoch, **guard.state()},
             )
     progress.close()
+    if validation:
+        refuse_without_validation(best, folder)
     accelerator.print(
         f"best validation loss {best:.4f} after epoch {best_epoch}" if validation else "no validation song"
     )
     model.load_state_dict(best_weights)
     accelerator.free_memory(learner, optimizer)
-    return model.eval()
+    return model.eval(), guard.skipped
 
 
 def validation_error(model: MP2Model, songs: Songs, bank: AudioBank, accelerator: Accelerator) -> float:
@@ -557,8 +590,11 @@ def cross_validate(
     folder: Path,
     folds: int,
     accelerator: Accelerator,
-) -> Frames:
-    """Predictions for every song by a model that saw none of its artist's; another fold stops the training early."""
+) -> tuple[Frames, int]:
+    """Predictions for every song by a model that saw none of its artist's, and the steps that were skipped.
+
+    Another fold stops the training early.
+    """
     artists = len(set(songs.artists))
     if artists < max(folds, 3):
         raise InputError(f"{folds} folds by artist need as many artists, at least 3; the data have {artists}")
@@ -567,11 +603,12 @@ def cross_validate(
     for number, (_, held_out) in enumerate(splitter.split(fold, groups=songs.artists)):
         fold[held_out] = number
     parts: list[Frames] = []
+    skipped = 0
     for number in range(folds):
         accelerator.print(f"fold {number + 1} of {folds}")
         test, validation = fold == number, fold == (number + 1) % folds
         train = songs.taken(np.flatnonzero(~test & ~validation))
-        model = fit(
+        model, more = fit(
             config,
             train,
             songs.taken(np.flatnonzero(validation)),
@@ -579,12 +616,14 @@ def cross_validate(
             folder / f"fold-{number + 1}",
             accelerator,
         )
+        skipped += more
         part = predict(model, train, songs.taken(np.flatnonzero(test)), features, bank, accelerator)
         parts.append({target: less_training_mean(systems, train.frame(target)) for target, systems in part.items()})
-    return {
+    frames = {
         target: {name: pd.concat([part[target][name] for part in parts]) for name in parts[0][target]}
         for target in songs.names
     }
+    return frames, skipped
 
 
 def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -599,7 +638,13 @@ def less_training_mean(systems: dict[str, pd.DataFrame], learnt: pd.DataFrame) -
 
 
 def close(
-    dataset: DatasetFolder, frames: dict[str, Frames], train: Songs, folder: Path, folds: int, songs: int
+    dataset: DatasetFolder,
+    frames: dict[str, Frames],
+    train: Songs,
+    folder: Path,
+    folds: int,
+    songs: int,
+    skipped: int,
 ) -> None:
     """Scores, the closing table, report.json and the picture."""
     seed = train_arguments.seed
@@ -615,8 +660,10 @@ def close(
                 for target, systems in frames["test"].items()
             }
         }
-    report |= {"data": str(dataset.path), "songs": songs, "folds": folds}
+    report |= {"data": str(dataset.path), "songs": songs, "folds": folds, "skipped_steps": skipped}
     notes = []
+    if skipped:
+        notes.append(f"{skipped} training step(s) had no finite loss and gradient and were skipped.")
     if folds:
         notes.append(f"The test figures are cross-validated by artist in {folds} folds over all {songs} songs.")
     if songs < FEW_SONGS:

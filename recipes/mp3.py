@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
+from mp3model.files import InputError, errors_in_one_line, folder_written_whole, write_json, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
 
 # A loader's worker that is spawned, as on macOS, reads this file again under the second name.
@@ -34,6 +34,10 @@ class DataArguments:
     songs: int = field(default=2000, metadata={"help": "Songs of the simulated market."})
     market_seed: int = field(default=0, metadata={"help": "Seed of the simulated market."})
     regions: list[str] | None = field(default=None, metadata={"help": "Regions to learn; none is all in the data."})
+    held_out_regions: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Regions not learnt from; their test debuts are scored apart, as of markets that are new."},
+    )
     horizon: int | None = field(default=None, metadata={"help": "Periods of a curve; none is the dataset's."})
     loader_workers: int = field(default=1, metadata={"help": "Processes that gather batches."})
 
@@ -118,6 +122,10 @@ class TrainArguments:
             "--covariates; 0 is none."
         },
     )
+    most_skipped: int = field(
+        default=3,
+        metadata={"help": "Steps in a row without a finite loss or gradient, skipped, that stop the run."},
+    )
     log_every: int = field(default=10, metadata={"help": "Steps between lines in metrics.jsonl."})
     tracker: str | None = field(default=None, metadata={"help": "tensorboard, wandb, … or all that are installed."})
 
@@ -188,11 +196,13 @@ from mp3model.training.forecasting import (  # noqa: E402
     remember,
     shared_luck,
 )
+from mp3model.training.guards import StepGuard, refuse_without_validation  # noqa: E402
 from mp3model.training.runs import check_bounds, claim_folder, must_use_cpu, read_or_make  # noqa: E402
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
-MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths"}
+MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"}
 TABLE = "table.txt"
+NEW_MARKETS = "new-markets"
 # What a figure must be read beside; recipes/baselines.py has the rest.
 FLOORS = ("region median", "artist previous release", "carry-forward", "geometric decay", "mean ratio")
 
@@ -201,7 +211,9 @@ def check_arguments() -> None:
     """Refuses what no run can use before anything is made."""
     check_bounds(
         train_arguments,
-        dict.fromkeys(("epochs", "batch_size", "accumulation", "patience", "windows", "log_every"), (1, None))
+        dict.fromkeys(
+            ("epochs", "batch_size", "accumulation", "patience", "windows", "log_every", "most_skipped"), (1, None)
+        )
         | {
             "paths": (10, None),
             "learning_rate": (0, None),
@@ -261,20 +273,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         accelerator.print(f"{dataset.path} has no splits.parquet: split by time")
         dataset = replace(dataset, splits=make_splits(dataset, seed=train_arguments.seed))
     config = configuration(dataset)
-    rows = debut_rows(dataset)
-    rows = rows[rows["region"].isin(config.regions)].reset_index(drop=True)
-    if "release" in config.covariates and rows["release_date"].isna().any():
-        raise InputError(
-            f"{dataset.path / 'tracks.parquet'}: {int(rows['release_date'].isna().sum())} debuts have no release_date, "
-            "and which do may tell the outcome: leave release out of --covariates"
-        )
-    descriptors: np.ndarray | None = None
-    if config.encoder in ("descriptors", "both"):
-        descriptors, config.descriptor_statistics = descriptor_table(dataset, rows, config.descriptors)
-    debuts = debuts_of(dataset, rows, config.horizon, descriptors)
-    if config.encoder == "descriptors" and descriptors is not None:
-        # Scored apart: which rows have descriptors may tell the outcome, so only those that do are learnt and asked.
-        debuts = debuts.chosen(np.isfinite(descriptors).all(axis=1))
+    debuts = debuts_in(dataset, config, config.regions)
     train, validation, test = (debuts.of_split(split) for split in ("train", "validation", "test"))
     if not len(train) or not len(validation):
         raise InputError(
@@ -307,7 +306,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         model.context.mean.copy_(torch.tensor(statistics["mean"]))
         model.context.std.copy_(torch.tensor(statistics["std"]))
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    model, epochs = fit(
+    model, epochs, skipped = fit(
         model,
         taught,
         validation.of_kept_songs(stopping),
@@ -332,7 +331,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     if train_arguments.calibrate:
         model.config.calibration = fit_calibration(forecaster, held_out, train_arguments.observed).to_dict()
     if train_arguments.boosted:
-        trees = trees_of(config, train, validation.of_kept_songs(stopping), covariates, refit=False)
+        asked = (train, validation.of_kept_songs(stopping), covariates)
+        trees = trees_of(config, *asked, False, folder / "trees.json.gz", accelerator)
         model.config.pool = pool_weights(forecaster, trees, held_out, train_arguments.observed)
         accelerator.print(f"weight of the boosted trees by observed periods: {model.config.pool}")
         forecaster = replace(forecaster, companion=trees)
@@ -344,28 +344,73 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         both = debuts.of_split("train", "validation")
         accelerator.print(f"once more from {len(both)} songs ({len(both.rows)} debuts), {epochs} epoch(s)")
         both = both if running is None else joined(both, running)
-        model, _ = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
+        model, _, more = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
+        skipped += more
         forecaster = replace(forecaster, model=model, _heard={})
     if train_arguments.boosted:
-        trees = trees_of(config, train, validation, covariates, train_arguments.refit)
+        kept_in = folder / ("trees-refit.json.gz" if train_arguments.refit else "trees-whole.json.gz")
+        trees = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)
         forecaster = replace(forecaster, companion=trees)
     embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
-        model.save_pretrained(folder / "model")
-        loop.share(folder / "model")
-        remember_songs(folder / "model", dataset, train, *embeddings)
-        if train_arguments.boosted:
-            trees.save(folder / "model" / BOOSTED)
+        with folder_written_whole(folder / "model") as part:
+            model.save_pretrained(part)
+            loop.share(part)
+            remember_songs(part, dataset, train, *embeddings)
+            if train_arguments.boosted:
+                trees.save(part / BOOSTED)
     floors = [make_baseline(name, dataset).fit(train, validation, covariates) for name in FLOORS]
     add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
+    if data_arguments.held_out_regions:
+        if train_arguments.boosted:
+            rival = "boosted refit" if train_arguments.refit else "boosted"
+            floors.append(make_baseline(rival, dataset).fit(train, validation, covariates))
+        new = debuts_in(dataset, config, data_arguments.held_out_regions).of_split("test")
+        add_split(report, NEW_MARKETS, dataset, forecaster, new, accelerator, floors)
+    report["skipped_steps"] = skipped
     close(report, dataset, model, folder, accelerator)
 
 
-def trees_of(config: MP3Config, train: Debuts, stopping: Debuts, covariates: Covariates, refit: bool) -> Boosted:
-    """Boosted trees on what the decoder is told, a total at a time; which weeks it comes in the paths know."""
+def debuts_in(dataset: DatasetFolder, config: MP3Config, regions: Sequence[str]) -> Debuts:
+    """Every kept debut in these regions that has what the model reads; sets its descriptors' statistics if not set."""
+    rows = debut_rows(dataset)
+    rows = rows[rows["region"].isin(regions)].reset_index(drop=True)
+    if "release" in config.covariates and rows["release_date"].isna().any():
+        raise InputError(
+            f"{dataset.path / 'tracks.parquet'}: {int(rows['release_date'].isna().sum())} debuts have no release_date, "
+            "and which do may tell the outcome: leave release out of --covariates"
+        )
+    if config.encoder not in ("descriptors", "both"):
+        return debuts_of(dataset, rows, config.horizon)
+    statistics = config.descriptor_statistics
+    descriptors, config.descriptor_statistics = descriptor_table(dataset, rows, config.descriptors, statistics)
+    debuts = debuts_of(dataset, rows, config.horizon, descriptors)
+    # Scored apart: which rows have descriptors may tell the outcome, so only those that do are learnt and asked.
+    return debuts.chosen(np.isfinite(descriptors).all(axis=1)) if config.encoder == "descriptors" else debuts
+
+
+def trees_of(
+    config: MP3Config,
+    train: Debuts,
+    stopping: Debuts,
+    covariates: Covariates,
+    refit: bool,
+    path: Path,
+    accelerator: Accelerator,
+) -> Boosted:
+    """Boosted trees on what the decoder is told, a total at a time; which weeks it comes in the paths know.
+
+    The first process fits them into `path`, where the others, and a run that goes on, read them.
+    """
     observed = tuple(k for k in train_arguments.observed if k < config.horizon)
-    trees = Boosted("shape", tuple(config.covariates), refit=refit, observed=observed, seed=train_arguments.seed)
-    return trees.fit(train, stopping, covariates)
+    # A run that goes on may ask for other numbers of observed periods than before.
+    if accelerator.is_main_process and not (
+        path.is_file() and set(observed) <= set(Boosted.load(path, covariates).models)
+    ):
+        trees = Boosted("shape", tuple(config.covariates), refit=refit, observed=observed, seed=train_arguments.seed)
+        trees.fit(train, stopping, covariates).save(path)
+    accelerator.wait_for_everyone()
+    return Boosted.load(path, covariates)
 
 
 def running_songs(dataset: DatasetFolder, config: MP3Config) -> Debuts:
@@ -391,10 +436,12 @@ def seen_first(running: Debuts) -> Debuts:
 
 def configuration(dataset: DatasetFolder) -> MP3Config:
     """What the command line, the MP2 model and the data say of the model."""
-    regions = data_arguments.regions or dataset.regions
-    absent = sorted(set(regions) - set(dataset.regions))
-    if absent:
-        raise InputError(f"--regions {' '.join(absent)}: {dataset.path} has {', '.join(dataset.regions)}")
+    held_out = data_arguments.held_out_regions
+    regions = data_arguments.regions or [region for region in dataset.regions if region not in held_out]
+    for option, named in (("regions", regions), ("held_out_regions", held_out)):
+        absent = sorted(set(named) - set(dataset.regions))
+        if absent:
+            raise InputError(f"--{option} {' '.join(absent)}: {dataset.path} has {', '.join(dataset.regions)}")
     encoder = model_arguments.encoder or ("ast" if model_arguments.mp2 else "none")
     inherited = {}
     if encoder in ("ast", "both"):
@@ -411,6 +458,10 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
     columns = model_arguments.descriptors or [name for name in dataset.tracks.columns if name.startswith("x_")]
     if encoder in ("descriptors", "both") and not columns:
         raise InputError(f"{dataset.path / 'tracks.parquet'}: has no x_* column for --encoder {encoder}")
+    learnt = sorted(set(held_out) & set(regions))
+    if learnt:
+        source = "--regions" if data_arguments.regions else model_arguments.mp2
+        raise InputError(f"--held_out_regions {' '.join(learnt)}: {source} names them too; leave them out there")
     return MP3Config(
         **{
             **inherited,
@@ -446,8 +497,10 @@ def fit(
     accelerator: Accelerator,
     last_epoch: int | None = None,
     running: Debuts | None = None,
-) -> tuple[MP3Model, int]:
-    """Trains the model; gives it with the weights that did best on the songs that stop it, and after how many epochs.
+) -> tuple[MP3Model, int, int]:
+    """Trains the model; gives it with the weights that did best on the songs that stop it, epochs and skipped steps.
+
+    The epochs are those after which it did best.
 
     With `running` songs to stop it too, the best is the lowest sum of the loss of debuts and theirs.
 
@@ -511,7 +564,12 @@ def fit(
 
     steps = batches.steps * arguments.epochs
     optimizer = loop.make_curve_optimizer(
-        model, arguments.learning_rate, arguments.audio_rate, arguments.weight_decay, arguments.layer_decay
+        model,
+        arguments.learning_rate,
+        arguments.audio_rate,
+        arguments.weight_decay,
+        arguments.layer_decay,
+        fused=device.type == "cuda",
     )
     schedule = loop.make_schedule(optimizer, steps, int(arguments.warmup * steps))
     average = ModelEmaV3(model, decay=arguments.ema, use_warmup=True) if arguments.ema else None
@@ -520,6 +578,7 @@ def fit(
     judged = average.module if average is not None else model
     log = loop.MetricsLog(folder / "metrics.jsonl", accelerator)
     best, best_epoch, first_epoch = float("inf"), 0, 0
+    state: dict = {}
     best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
     checkpoint = loop.newest_checkpoint(folder) if arguments.resume else None
     if checkpoint is not None:
@@ -531,9 +590,20 @@ def fit(
         if accelerator.is_main_process:
             log.keep_until(state["step"])
         accelerator.print(f"going on from {checkpoint}")
+    elif accelerator.is_main_process:
+        # What a run wrote that was stopped before its first checkpoint.
+        log.keep_until(0)
     progress = tqdm(
         total=steps, initial=first_epoch * batches.steps, unit="step", disable=not accelerator.is_main_process
     )
+
+    def names_at(step: int) -> list[str]:
+        """The debuts of a step, over all processes."""
+        rows = train.rows.iloc[train.of_songs(batches.songs_at(step))]
+        return [f"{row.track_id} {row.region} {row.debut:%Y-%m-%d}" for row in rows.itertuples()]
+
+    guard = StepGuard(accelerator, optimizer, arguments.most_skipped, names_at, folder, progress.close)
+    guard.load(state)
     for epoch in range(first_epoch, last_epoch):
         if epoch - best_epoch >= arguments.patience and stopping is not None:
             break
@@ -555,15 +625,14 @@ def fit(
                     accelerator.backward(share * accelerator.num_processes)
                     loss += share.detach()
             norm = accelerator.clip_grad_norm_(learner.parameters(), arguments.gradient_clip)
-            optimizer.step()
+            losses.append(guard.step(step, loss, norm))
             optimizer.zero_grad()
             if average is not None:
                 average.update(model, step=step)
-            losses.append(loss)
             progress.update()
             if (step + 1) % arguments.log_every == 0:
                 values = {
-                    "loss": accelerator.reduce(torch.stack(losses).mean(), "sum").item(),
+                    "loss": guard.mean_loss(losses),
                     "learning_rate": optimizer.param_groups[-1]["lr"],
                     "gradient_norm": float(norm),
                     "songs_per_second": arguments.batch_size
@@ -571,10 +640,13 @@ def fit(
                     * accelerator.num_processes
                     * len(losses)
                     / (time.perf_counter() - began),
+                    "skipped_steps": guard.skipped,
                 }
                 log.write(step + 1, values)
                 progress.set_postfix(loss=f"{values['loss']:.3f}", validation=f"{best:.3f}")
+                guard.check()
                 began, losses = time.perf_counter(), []
+        guard.check()
         done = epoch + 1
         judged.eval()
         error = 0.0
@@ -605,15 +677,16 @@ def fit(
                 done * batches.steps,
                 {"model": model.state_dict(), "judged": judged.state_dict(), "best": best_weights},
                 optimizer,
-                {"epoch": done, "best": best, "best_epoch": best_epoch},
+                {"epoch": done, "best": best, "best_epoch": best_epoch, **guard.state()},
             )
         accelerator.wait_for_everyone()
     progress.close()
     if stopping is not None:
+        refuse_without_validation(best, folder)
         accelerator.print(f"best validation loss {best:.4f} after epoch {best_epoch}")
     model.load_state_dict(best_weights)
     accelerator.free_memory(learner, optimizer)
-    return model.eval(), best_epoch
+    return model.eval(), best_epoch, guard.skipped
 
 
 def validation_loss(
@@ -712,7 +785,8 @@ def close(
     """The closing table and report.json."""
     if accelerator.is_main_process:
         report |= {"data": str(dataset.path), "shared_luck": model.config.shared_luck}
-        table = curve_table(report, "test", "MP3")
+        splits = ["test", NEW_MARKETS] if data_arguments.held_out_regions else ["test"]
+        table = "\n\n".join(curve_table(report, split, "MP3") for split in splits)
         with written_whole(folder / TABLE) as path:
             path.write_text(table + "\n")
         write_json(folder / "report.json", report)

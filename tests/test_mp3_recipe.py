@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mp3model.evaluation.accuracy import QUANTILES, score_curves
+from mp3model.evaluation.accuracy import QUANTILES
+from mp3model.evaluation.curve_scores import score_curves
 from mp3model.evaluation.forecasts import truth_of
 from mp3model.files import InputError
 from mp3model.serving.forecaster import Forecaster
@@ -219,10 +221,36 @@ def test_a_model_pooled_with_boosted_trees_is_one_folder_with_one_forecast(marke
         forecaster_of(model, dataset)
 
 
+def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors(market, tmp_path):
+    dataset = read_dataset(market)
+    held_out = dataset.regions[0]
+    words = ["--data", market, *SMALL, "--epochs", "1", "--held_out_regions", held_out]
+    printed = run("mp3", *words, "--output_dir", tmp_path / "run").stdout
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert held_out not in json.loads((tmp_path / "run" / "model" / "config.json").read_text())["regions"]
+    debuts = debuts_of(dataset, debut_rows(dataset), dataset.horizon).of_split("test")
+    new = (debuts.rows["region"] == held_out).to_numpy()
+    for split, count in (("test", (~new).sum()), ("new-markets", new.sum())):
+        assert report[split]["total"]["n_rows"] == count
+        assert report["baselines"]["region median"][split]["total"]["n_rows"] == count
+    assert "total on the new-markets split" in printed
+    # Whatever happened there, nothing of it is learnt: without its debuts the weights are the same.
+    assert dataset.splits is not None
+    without = dataset.splits[dataset.splits["region"] != held_out].reset_index(drop=True)
+    shutil.copytree(market, tmp_path / "less")
+    without.to_parquet(tmp_path / "less" / "splits.parquet")
+    words = ["--data", tmp_path / "less", *SMALL, "--epochs", "1", "--regions", *dataset.regions[1:]]
+    run("mp3", *words, "--output_dir", tmp_path / "again")
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
+        (["--held_out_regions", "QQ"], "QQ"),
+        (["--regions", "US", "--held_out_regions", "US"], "--regions names them too"),
         (["--encoder", "ast"], "--mp2"),
         (["--covariates", "weather"], "weather"),
         (["--regions", "QQ"], "QQ"),

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mp3model.files import InputError
 from mp3model.tables.calendar import calendar_features
 from mp3model.tables.curves import BELOW, OBSERVED, PERIOD_DAYS, UNKNOWN, CurveArrays, period_dates
 from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES, History, RegionStates, same_period_last_year
@@ -91,7 +90,7 @@ class Covariates:
             InputError: If a region has no state on or before its cut-off, so that its scale is unknown.
         """
         cutoff = _days(rows["cutoff"])
-        position = self._state_positions(rows)
+        position = self.states.positions(rows)
         state = self.states.values[position]
         scale_day = np.minimum(cutoff, _days(rows["debut"]) - PERIOD_DAYS[self.frequency])
         at_debut = self.states.at(rows["region"], scale_day.astype("datetime64[D]"))
@@ -115,16 +114,6 @@ class Covariates:
         batch |= self._related(rows, cutoff, state, past)
         batch |= self._curve(curves, floor, len(rows))
         return batch
-
-    def _state_positions(self, rows: pd.DataFrame) -> np.ndarray:
-        position = self.states.at(rows["region"], rows["cutoff"])
-        if (position < 0).any():
-            row = rows.iloc[int(np.flatnonzero(position < 0)[0])]
-            raise InputError(
-                f"region {row['region']} has no chart or streams on or before {pd.Timestamp(row['cutoff']).date()}, so "
-                f"its scale is unknown; known regions are {', '.join(self.states.regions)}"
-            )
-        return position
 
     def region_codes(self, regions: Any) -> np.ndarray:
         """Names → places among the model's regions, the last place + 1 for any other."""
@@ -285,7 +274,9 @@ class Covariates:
         below = (curves.state == BELOW) | ((curves.state == OBSERVED) & ~charted)
         threshold = np.log10(np.maximum(lowest, 1.0) / floor[:, None])
         # The lowest on a chart has exactly `lowest`; rounding must not put it below.
-        value = np.log10(np.where(charted, curves.streams, 1.0) / floor[:, None])
+        # So little over a floor may round to 0, whose logarithm no model takes.
+        shares = np.where(charted, curves.streams, 1.0) / floor[:, None]
+        value = np.log10(np.maximum(shares, np.finfo(np.float32).tiny))
         return {
             "value": np.where(charted, value, 0).astype(np.float32),
             "state": np.where(charted, OBSERVED, np.where(below, BELOW, UNKNOWN)).astype(np.int64),

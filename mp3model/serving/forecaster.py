@@ -292,7 +292,8 @@ class Forecaster:
         else:
             base, lives_of, ranks = self._as_of(base, rows)
             states, scales = lives_of.states, lives_of.scales
-        told = told[told["region"].isin(states.regions)]
+        # Rows below the chart tell of no life: alone they would be a dataset without a row.
+        told = told[told["region"].isin(states.regions) & ((told["streams"] > 0) | told["rank"].notna())]
         if len(told):
             near = None if base is None else _related(base, rows)
             whole = dataset_with(near, tracks, told, states, config.frequency, config.horizon)
@@ -455,7 +456,7 @@ class Forecaster:
 
     def _lowest(self, rows: pd.DataFrame, states: RegionStates) -> np.ndarray:
         """Streams at the end of each row's last chart: (rows,)."""
-        at = states.at(rows["region"], rows["cutoff"])
+        at = states.positions(rows)
         return states.floor[at] * 10 ** states.values[at, STATE_FEATURES.index("log_lowest")]
 
     def _sampled(

@@ -20,6 +20,8 @@ from mp3model.tables.schema import EARLIEST_DATE, LATEST_DATE
 
 Source = pd.DataFrame | str | os.PathLike[str]
 PERIOD_COLUMN = {"W": "week", "D": "day"}
+# More than all that was ever streamed; beyond it single precision would overflow unseen.
+MOST_STREAMS = 1e15
 _ROW_COLUMNS = ["track_id", "region", "date", "streams", "rank"]
 
 
@@ -201,8 +203,8 @@ def _settled(frame: pd.DataFrame, name: str, calendar: Calendar) -> pd.DataFrame
             "track_id": frame["track_id"].astype("str"),
             "region": frame["region"].astype("str").str.strip().str.upper(),
             "date": [parsed_date(value, f"{name}: row {row}: date") for row, value in enumerate(frame["date"])],
-            "streams": _numbers(frame["streams"], name, 0),
-            "rank": _numbers(rank, name, 1),
+            "streams": _numbers(frame["streams"], name, 0, MOST_STREAMS),
+            "rank": _numbers(rank, name, 1, np.inf),
         }
     )
     rows["date"] = rows["date"].astype("datetime64[s]")
@@ -220,13 +222,14 @@ def _settled(frame: pd.DataFrame, name: str, calendar: Calendar) -> pd.DataFrame
     return rows
 
 
-def _numbers(values: pd.Series, name: str, least: int) -> np.ndarray:
+def _numbers(values: pd.Series, name: str, least: int, most: float) -> np.ndarray:
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
-    wrong = (np.isnan(numbers) & values.notna().to_numpy()) | (numbers < least) | np.isinf(numbers)
+    wrong = (np.isnan(numbers) & values.notna().to_numpy()) | (numbers < least) | np.isinf(numbers) | (numbers > most)
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{name}: row {row}: {values.name} {shown(values.iloc[row])} is no number from {least} on; "
+            f"{name}: row {row}: {values.name} {shown(values.iloc[row])} is no number from {least} on"
+            f"{'' if np.isinf(most) else f' and at most {most:g}'}; "
             "if it is unknown, leave it empty"
         )
     return numbers

@@ -85,6 +85,21 @@ class RegionStates:
         known[known] = self.place[found[known]] == index[known]
         return np.where(known, found, -1)
 
+    def positions(self, rows: pd.DataFrame) -> np.ndarray:
+        """`at` for rows with `region` and `cutoff`, each of which must have a state: (n,) int64.
+
+        Raises:
+            InputError: If a region has no state on or before its cut-off, so that its scale is unknown.
+        """
+        position = self.at(rows["region"], rows["cutoff"])
+        if (position < 0).any():
+            row = rows.iloc[int(np.flatnonzero(position < 0)[0])]
+            raise InputError(
+                f"region {row['region']} has no chart or streams on or before {pd.Timestamp(row['cutoff']).date()}, so "
+                f"its scale is unknown; known regions are {', '.join(self.regions) or 'none'}"
+            )
+        return position
+
     def last(self) -> dict[str, dict[str, Any]]:
         """The latest state of each region as JSON values, for a model that forecasts without the dataset."""
         ends = np.flatnonzero(np.diff(self.place, append=-1))

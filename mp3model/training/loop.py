@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mp3model.files import sha256_of, write_json
+from mp3model.files import folder_written_whole, refusals_named, sha256_of, write_json, written_whole
 from mp3model.training.batches import ClipSet
 
 Item = TypeVar("Item")
+# One more than is needed to go on, for the day on which the newest turns out to be damaged.
+KEPT_CHECKPOINTS = 2
 
 
 def make_optimizer(model: nn.Module, rate: float, weight_decay: float, layer_decay: float, fused: bool) -> Any:
@@ -45,7 +48,9 @@ def make_optimizer(model: nn.Module, rate: float, weight_decay: float, layer_dec
     )
 
 
-def make_curve_optimizer(model: Any, rate: float, audio_rate: float, weight_decay: float, layer_decay: float) -> Any:
+def make_curve_optimizer(
+    model: Any, rate: float, audio_rate: float, weight_decay: float, layer_decay: float, fused: bool = False
+) -> Any:
     """AdamW for an MP3 model: the audio encoder learns at `audio_rate` of the decoder's rate, its lower layers slower.
 
     Args:
@@ -54,6 +59,7 @@ def make_curve_optimizer(model: Any, rate: float, audio_rate: float, weight_deca
         audio_rate: Factor of the audio encoder's top.
         weight_decay: Decoupled decay; none for biases, norms, positions and tokens.
         layer_decay: Each layer of the audio encoder learns at so much of the rate of the next one up.
+        fused: One kernel for all parameters (CUDA).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     free = model.no_weight_decay()
@@ -77,6 +83,7 @@ def make_curve_optimizer(model: Any, rate: float, audio_rate: float, weight_deca
         ],
         lr=rate,
         betas=(0.9, 0.98),
+        fused=fused or None,
     )
 
 
@@ -119,7 +126,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def keep_until(self, step: int) -> None:
-        """Drops what a run wrote after the checkpoint it now goes on from; a torn last line goes too."""
+        """Drops what a run wrote after the checkpoint it now goes on from, 0 for none; a torn last line goes too."""
         if not self.path.exists():
             return
         kept = []
@@ -130,14 +137,16 @@ class MetricsLog:
             except (ValueError, KeyError):
                 break
             kept.append(line + "\n")
-        self.path.write_text("".join(kept))
+        # Whole or not at all: a kill in the middle would lose lines that no later run writes again.
+        with written_whole(self.path) as temporary:
+            temporary.write_text("".join(kept))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends one line in the main process; a value that is not finite becomes null."""
         if not self.accelerator.is_main_process:
             return
         finite = {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
-        with self.path.open("a") as stream:
+        with refusals_named(self.path, every=True), self.path.open("a") as stream:
             stream.write(json.dumps({"step": step, **finite}) + "\n")
         self.accelerator.log(values, step=step)
 
@@ -145,36 +154,62 @@ class MetricsLog:
 def save_checkpoint(
     folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], optimizer: Any, state: dict[str, Any]
 ) -> None:
-    """Writes `checkpoint-STEP` beside `folder`'s others, whole or not at all, then removes the older ones.
+    """Writes `checkpoint-STEP` beside `folder`'s others, whole or not at all, then removes all but the last two.
 
-    Safetensors and JSON only: nothing in a checkpoint can run code when it is read.
+    Safetensors and JSON only: nothing in a checkpoint can run code when it is read. `state.json` is its manifest: the
+    digests of the other files and its own.
 
     Args:
         folder: The run folder.
         step: Steps of the optimizer that are done.
         tensors: File stem → state dictionary, for instance `model` and `best`.
         optimizer: Its state goes into `optimizer.safetensors`, one entry a (parameter, moment).
-        state: JSON numbers that the loop goes on from.
+        state: Numbers that the loop goes on from; one that is not finite comes back as infinity.
+
+    Raises:
+        InputError: The disk is full, or the folder cannot be written; the checkpoints that were there are there still.
     """
-    final, temporary = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    final = folder / f"checkpoint-{step}"
     moments = {
         f"{parameter}.{name}": value.detach().cpu().contiguous()
         for parameter, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    for stem, values in {**tensors, "optimizer": moments}.items():
-        contiguous = {name: value.detach().cpu().contiguous() for name, value in values.items()}
-        save_file(contiguous, temporary / f"{stem}.safetensors")
-    share(temporary)
-    files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-    write_json(temporary / "state.json", {"step": step, **state, "files": files})
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    for older in folder.glob("checkpoint-*"):
-        if older != final:
-            shutil.rmtree(older)
+    with folder_written_whole(final) as part:
+        for stem, values in {**tensors, "optimizer": moments}.items():
+            contiguous = {name: value.detach().cpu().contiguous() for name, value in values.items()}
+            save_file(contiguous, part / f"{stem}.safetensors")
+        share(part)
+        files = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
+        finite = {key: value if math.isfinite(value) else None for key, value in state.items()}
+        manifest = {"step": step, **finite, "files": files}
+        write_json(part / "state.json", manifest | {"sha256": _digest(manifest)})
+    older = [path for _, path in _checkpoints(folder) if path != final]
+    # What a killed run had begun to write is beside them, with a dot.
+    begun = [path for path in folder.glob(".checkpoint-*") if path.is_dir()]
+    for path in [*older[KEPT_CHECKPOINTS - 1 :], *begun]:
+        shutil.rmtree(path)
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and folder of each checkpoint, whole or not, the newest first."""
+    named = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("checkpoint-*")]
+    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """Hex digest of what a manifest says, however it is spaced."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What `state.json` of a checkpoint says; a ValueError where it is damaged."""
+    manifest = json.loads((path / "state.json").read_text())
+    own = manifest.pop("sha256", None)
+    # Checkpoints of before had no digest of their own.
+    if own not in (None, _digest(manifest)):
+        raise ValueError(path)
+    return manifest
 
 
 def share(folder: Path) -> None:
@@ -185,13 +220,11 @@ def share(folder: Path) -> None:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps whose files are whole, or None; a damaged one is named and passed over."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
+    for _, path in _checkpoints(folder):
         try:
-            files = json.loads((path / "state.json").read_text())["files"]
-            if all(sha256_of(path / name) == digest for name, digest in files.items()):
+            if all(sha256_of(path / name) == digest for name, digest in _manifest(path)["files"].items()):
                 return path
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         print(f"{path}: damaged, passed over", flush=True)
     return None
@@ -199,13 +232,16 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def load_checkpoint(path: Path, optimizer: Any, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """Reads what `save_checkpoint` wrote: the optimizer in place, the tensors and the state returned."""
-    tensors = {file.stem: load_file(file, device=str(device)) for file in sorted(path.glob("*.safetensors"))}
+    manifest = _manifest(path)
+    # Several processes on a CPU have it numbered, which safetensors does not know.
+    place = "cpu" if device.type == "cpu" else str(device)
+    tensors = {Path(name).stem: load_file(path / name, device=place) for name in manifest["files"]}
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.pop("optimizer").items():
         parameter, name = key.split(".", 1)
         entries.setdefault(int(parameter), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
-    return tensors, json.loads((path / "state.json").read_text())
+    return tensors, {key: math.inf if value is None else value for key, value in manifest.items()}
 
 
 def log_mels(frontend: nn.Module, waveforms: Tensor) -> Tensor:
