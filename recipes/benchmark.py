@@ -1,12 +1,14 @@
 """What this toolkit costs beside its peers, in one process and run: training, forecasting, preparation, scale.
 
-    python recipes/benchmark.py [--quick] --output_dir RUN
+    python recipes/benchmark.py [--quick | --full] --output_dir RUN
     python recipes/benchmark.py --only forward file --threads 1 --output_dir RUN
 
 Writes RUN/report.json (ratios under `cpu` and `gpu`), RUN/table.txt and RUN/scale.png. A ratio is the peer's time over
 ours, so above 1 ours is faster; every figure is the median of trials in which ours and the peer's take turns, after one
 that is left out. Seconds are those of the wall, or of the processor with --clock processor, where other work runs too.
-Sections: product, forward, step, shares, file, prepare, scale, plan.
+Sections: product, forward, step, shares, equal_loss, file, prepare, scale, plan. On a GPU every combination of size,
+length, stride, patch drop and precision is measured, eager and compiled; a processor would take hours for that, so that
+there --full is asked for it and a part of them stands otherwise.
 
 FLOP of a forward pass, a multiplication with its addition counted as two: for N tokens of width W with an inner layer
 of 4 W, each block 24 N W² + 4 N² W; and 2 · 256 · W a patch of 16 × 16. A training step takes three times that of the
@@ -17,7 +19,7 @@ rate is PyTorch's own (`linear` in the shape of a block's largest product); kern
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mp3model.files import InputError, errors_in_one_line, write_json, written_whole
@@ -27,7 +29,7 @@ from mp3model.training.arguments import parse_arguments
 if __name__ not in ("__main__", "__mp_main__"):
     raise ImportError("recipes/benchmark.py is a script: run it with `python recipes/benchmark.py`")
 
-SECTIONS = ("product", "forward", "step", "shares", "file", "prepare", "scale", "plan")
+SECTIONS = ("product", "forward", "step", "shares", "equal_loss", "file", "prepare", "scale", "plan")
 
 
 @dataclass
@@ -36,6 +38,7 @@ class BenchmarkArguments:
 
     output_dir: str = field(default="runs/benchmark", metadata={"help": "Run folder."})
     quick: bool = field(default=False, metadata={"help": "A few cases of each section: about three minutes."})
+    full: bool = field(default=False, metadata={"help": "All combinations on a processor too: hours."})
     only: list[str] | None = field(default=None, metadata={"help": f"Sections, of {', '.join(SECTIONS)}."})
     trials: int | None = field(default=None, metadata={"help": "Trials of each figure. None is 5, or 3 if quick."})
     threads: int | None = field(default=None, metadata={"help": "Of torch; none is its own choice."})
@@ -50,6 +53,8 @@ with errors_in_one_line():
     for section in arguments.only or ():
         if section not in SECTIONS:
             raise InputError(f"--only {section}: is none of {', '.join(SECTIONS)}")
+    if arguments.quick and arguments.full:
+        raise InputError("--quick and --full exclude each other: leave one out")
     if arguments.clock not in ("wall", "processor"):
         raise InputError(f"--clock {arguments.clock} is none of wall, processor")
     if (Path(arguments.output_dir) / "report.json").exists():
@@ -58,6 +63,7 @@ with errors_in_one_line():
 # Only now: `--help` and a wrong option answer without waiting for torch.
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
@@ -67,9 +73,9 @@ import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator, Sequence  # noqa: E402
 from functools import partial  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, TypeVar  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -80,9 +86,10 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from mp3model.audio.augment import SpecAugment, WaveformAugment  # noqa: E402
 from mp3model.audio.bank import SAMPLE_RATE, AudioBank  # noqa: E402
-from mp3model.audio.frontend import FRAME_LENGTH, FRAME_SHIFT, LogMel  # noqa: E402
+from mp3model.audio.frontend import FRAME_SHIFT, LogMel  # noqa: E402
 from mp3model.config import SIZES, MP3Config  # noqa: E402
 from mp3model.model.encoder import AST, grid_of  # noqa: E402
+from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
 from mp3model.tables.curves import popularity_targets  # noqa: E402
 from mp3model.tables.folder import read_dataset  # noqa: E402
@@ -90,6 +97,7 @@ from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import (  # noqa: E402
     EpochBatches,
     ResidentBatches,
+    Songs,
     TrainingSet,
     songs_of_split,
     target_statistics,
@@ -99,6 +107,7 @@ FRAMES = {10.24: 1024, 30.0: 2998}
 QUICK, TRIALS = arguments.quick, arguments.trials or (3 if arguments.quick else 5)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Row = dict[str, Any]
+Batch = TypeVar("Batch")
 
 
 # --------------------------------------------------------------------------------------------------- measuring
@@ -115,19 +124,21 @@ def now(device: torch.device) -> float:
 def in_turns(device: torch.device, **run: Callable[[], Any]) -> dict[str, list[float]]:
     """Seconds of each function in each trial; all take turns, and the first round is left out.
 
-    Where a round takes over 20 seconds, three rounds have to do; over a minute, one.
+    Trials are as many as 10 seconds hold, three at least, or two where a round takes over 5 seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in run}
     trials, number = TRIALS, -1
     while number < trials:
-        round_began = time.perf_counter()
+        took = 0.0
         for name, function in run.items():
             began = now(device)
             function()
+            spent = now(device) - began
+            took += spent
             if number >= 0:
-                seconds[name].append(now(device) - began)
-        took = time.perf_counter() - round_began
-        trials = min(trials, 1 if took > 60 else 3 if took > 20 else trials)
+                seconds[name].append(spent)
+        if number < 0:
+            trials = min(TRIALS, max(2 if took > 5 else 3, int(10 / max(took, 1e-9))))
         number += 1
     return seconds
 
@@ -226,117 +237,144 @@ def clips_of(batch: int, seconds: float, seed: int = 0) -> np.ndarray:
     return 0.1 * np.random.default_rng(seed).standard_normal((batch, int(seconds * SAMPLE_RATE))).astype(np.float32)
 
 
-def forward_cases(device: torch.device) -> list[tuple[str, float, int, str, bool]]:
-    """(size, seconds, stride, precision, compiled)."""
-    if QUICK and device.type == "cpu":
-        return [("tiny", 10.24, 10, "fp32", False), ("tiny", 10.24, 10, "bf16", False)] + [
-            ("base", 10.24, 10, precision, False) for precision in DTYPES
-        ]
-    cases = [
-        (size, seconds, stride, precision, False)
-        for size in ("tiny", "small", "base")
-        for seconds in FRAMES
-        for stride in (10, 16)
-        for precision in DTYPES
+@dataclass(frozen=True)
+class Case:
+    """One combination of what an encoder is measured at; its text is what tables call it."""
+
+    size: str
+    seconds: float
+    stride: int
+    precision: str
+    drop: float | None = None
+    compiled: bool = False
+    checkpointed: bool = False
+
+    def __str__(self) -> str:
+        """For instance `tiny 10.24 s stride 16 drop 0.5 fp32 eager`."""
+        dropped = "" if self.drop is None else f" drop {self.drop:g}"
+        mode = ("compiled" if self.compiled else "eager") + (" checkpointed" if self.checkpointed else "")
+        return f"{self.size} {self.seconds:g} s stride {self.stride}{dropped} {self.precision} {mode}"
+
+    @property
+    def patches(self) -> int:
+        """Patches of a clip, before any is dropped."""
+        return int(np.prod(grid_of(FRAMES[self.seconds], 128, (16, 16), (self.stride, self.stride))))
+
+    @property
+    def kept(self) -> int:
+        """Tokens that go through the blocks."""
+        return 2 + int(self.patches * (1 - (self.drop or 0.0)))
+
+    def flop(self, batch: int) -> float:
+        """Of a forward pass."""
+        width, depth, _ = SIZES[self.size]
+        return batch * forward_flop(self.kept, self.patches, width, depth)
+
+    def ceiling(self, device: torch.device, batch: int) -> tuple[Callable[[], Any], float]:
+        """A matrix product in the shape of this case, and its FLOP."""
+        return product(device, self.precision, batch * self.kept, SIZES[self.size][0])
+
+
+def combinations(
+    sizes: Sequence[str], places: Sequence[tuple[float, int]], drops: Sequence[float | None] = (None,)
+) -> list[Case]:
+    """All of these sizes, (seconds, stride) and patch drops, in both precisions, eager."""
+    return [
+        Case(size, seconds, stride, precision, drop)
+        for size, (seconds, stride), drop, precision in itertools.product(sizes, places, drops, DTYPES)
     ]
-    compiled = ("base",) if device.type == "cuda" else ("tiny",)
-    return cases + [
-        (size, 10.24, stride, precision, True) for size in compiled for stride in (10, 16) for precision in DTYPES
-    ]
+
+
+def both_modes(cases: list[Case]) -> list[Case]:
+    """Each case eager, then compiled."""
+    return [replace(case, compiled=compiled) for case in cases for compiled in (False, True)]
+
+
+EVERYWHERE = tuple(itertools.product(FRAMES, (10, 16)))
+
+
+def forward_cases(device: torch.device) -> list[Case]:
+    """On a processor compiled only in one size, as a compilation takes it half a minute and more."""
+    if device.type == "cuda" or arguments.full:
+        return both_modes(combinations(("tiny", "small", "base"), EVERYWHERE))
+    compiled = [replace(case, compiled=True) for case in combinations(("nano",), ((10.24, 16),))]
+    if QUICK:
+        return combinations(("tiny", "base"), ((10.24, 10),)) + compiled[:1]
+    larger = combinations(("small", "base"), ((10.24, 10), (10.24, 16), (30.0, 16)))
+    return [*combinations(("tiny",), EVERYWHERE), *larger, *compiled]
 
 
 def forward(device: torch.device) -> list[Row]:
     """Log-mels → tokens, and waveforms → tokens, ours and stock's on the same clips."""
-    rows = []
-    for size, seconds, stride, precision, compiled in forward_cases(device):
-        batch = 1 if device.type == "cpu" else 32
-        pair = pair_of_encoders(size, seconds, stride)
-        ours, stock = (module.eval().to(device, DTYPES[precision]) for module in pair)
-        run_ours: Any = ours.forward_features
-        run_stock: Any = stock
-        if compiled:
-            run_ours, run_stock = torch.compile(run_ours, fullgraph=True), torch.compile(run_stock)
-        frontend, extract = LogMel(frames=FRAMES[seconds]).to(device), extractor(seconds)
-        waves = clips_of(batch, seconds)
-        mel = frontend(torch.from_numpy(waves).to(device)).to(DTYPES[precision])
-        width, depth, _ = SIZES[size]
-        patches = int(np.prod(grid_of(FRAMES[seconds], 128, (16, 16), (stride, stride))))
-        ceiling, ceiling_flop = product(device, precision, batch * (patches + 2), width)
+    return [said("forward", forward_row(case, device)) for case in forward_cases(device)]
 
-        def stock_tokens(given: Tensor, run: Any = run_stock) -> Tensor:
-            return run(given).last_hidden_state
 
-        def stock_pipeline(extract: Any = extract, waves: Any = waves, precision: str = precision) -> Tensor:
-            read = extract(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_values"]
-            return stock_tokens(read.to(device, DTYPES[precision]))
+def forward_row(case: Case, device: torch.device) -> Row:
+    """One case; `pipeline_ratio` is that of front end and encoder together, each timed by itself."""
+    batch, dtype = 1 if device.type == "cpu" else 32, DTYPES[case.precision]
+    ours, stock = (module.eval().to(device, dtype) for module in pair_of_encoders(case.size, case.seconds, case.stride))
+    run_ours: Any = ours.forward_features
+    run_stock: Any = stock
+    if case.compiled:
+        run_ours, run_stock = torch.compile(run_ours, fullgraph=True), torch.compile(run_stock)
+    frontend, extract = LogMel(frames=FRAMES[case.seconds]).to(device), extractor(case.seconds)
+    waves = clips_of(batch, case.seconds)
+    mel = frontend(torch.from_numpy(waves).to(device)).to(dtype)
+    ceiling, ceiling_flop = case.ceiling(device, batch)
 
-        def our_pipeline(
-            frontend: Any = frontend, waves: Any = waves, precision: str = precision, run: Any = run_ours
-        ) -> Tensor:
-            return run(frontend(torch.from_numpy(waves).to(device)).to(DTYPES[precision]))
+    def stock_tokens() -> Tensor:
+        return run_stock(mel).last_hidden_state
 
-        row: Row = {
-            "case": case_name(size, seconds, stride, precision, compiled),
-            "batch": batch,
-            "tokens": patches + 2,
-        }
-        with torch.inference_mode():
-            difference = (run_ours(mel).float() - stock_tokens(mel).float()).square().mean().sqrt()
-            row["difference"] = float(difference / stock_tokens(mel).float().square().mean().sqrt())
-            taken = in_turns(
-                device,
-                ours=partial(run_ours, mel),
-                peer=partial(stock_tokens, mel),
-                product=ceiling,
-                our_pipeline=our_pipeline,
-                peer_pipeline=stock_pipeline,
-            )
-            for name, run in (("memory_mb", run_ours), ("peer_memory_mb", stock_tokens)):
-                with peak_memory(device, row, name):
-                    run(mel)
-        compared(row, taken)
-        row["pipeline_ratio"] = compared({}, taken, "our_pipeline", "peer_pipeline")["ratio"]
-        flop = batch * forward_flop(patches + 2, patches, width, depth)
-        row["product_gflops"] = ceiling_flop / statistics.median(taken["product"]) / 1e9
-        row["mfu"] = statistics.median(
-            flop / a / (ceiling_flop / c) for a, c in zip(taken["ours"], taken["product"], strict=True)
+    def extracted() -> Tensor:
+        read = extract(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_values"]
+        return read.to(device, dtype)
+
+    row: Row = {"case": str(case), "batch": batch, "tokens": case.kept}
+    with torch.inference_mode():
+        if case.compiled:
+            run_ours(mel), run_stock(mel)
+        with peak_memory(device, row, "memory_mb"):
+            given = run_ours(mel).float()
+        with peak_memory(device, row, "peer_memory_mb"):
+            expected = stock_tokens().float()
+        row["difference"] = float((given - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+        taken = in_turns(
+            device,
+            ours=partial(run_ours, mel),
+            peer=stock_tokens,
+            product=ceiling,
+            frontend=lambda: frontend(torch.from_numpy(waves).to(device)).to(dtype),
+            extractor=extracted,
         )
-        rows.append(said("forward", row))
-        torch.compiler.reset()
-    return rows
+    compared(row, taken)
+    rounds = zip(taken["frontend"], taken["ours"], taken["extractor"], taken["peer"], strict=True)
+    row["pipeline_ratio"] = statistics.median((c + d) / (a + b) for a, b, c, d in rounds)
+    row["product_gflops"] = ceiling_flop / statistics.median(taken["product"]) / 1e9
+    row["mfu"] = share_of_products(case.flop(batch), taken, ceiling_flop)
+    torch.compiler.reset()
+    return row
 
 
-def case_name(size: str, seconds: float, stride: int, precision: str, compiled: bool, drop: float | None = None) -> str:
-    """What tables call a case."""
-    dropped = "" if drop is None else f" drop {drop:g}"
-    return f"{size} {seconds:g} s stride {stride}{dropped} {precision} {'compiled' if compiled else 'eager'}"
+def share_of_products(flop: float, taken: dict[str, list[float]], ceiling_flop: float) -> float:
+    """FLOP a second of `ours` over those of `product`, the median over the rounds they took turns in."""
+    return statistics.median(
+        flop / a / (ceiling_flop / c) for a, c in zip(taken["ours"], taken["product"], strict=True)
+    )
 
 
-def step_cases(device: torch.device) -> list[tuple[str, float, int, float, str, bool]]:
-    """(size, seconds, stride, patch drop, precision, compiled)."""
-    if QUICK and device.type == "cpu":
-        return [("tiny", 10.24, 16, drop, "fp32", False) for drop in (0.0, 0.5)] + [
-            ("tiny", 10.24, 16, 0.5, "bf16", False)
-        ]
-    if device.type == "cpu":
-        tiny = [
-            ("tiny", s, stride, drop, p, False)
-            for s in FRAMES
-            for stride in (10, 16)
-            for drop in (0.0, 0.5)
-            for p in DTYPES
-        ]
-        base = [("base", 10.24, stride, drop, p, False) for stride in (10, 16) for drop in (0.0, 0.5) for p in DTYPES]
-        return [*tiny, *base, ("tiny", 10.24, 16, 0.5, "fp32", True)]
-    return [
-        (size, s, stride, drop, p, compiled)
-        for size in ("tiny", "small", "base")
-        for s in FRAMES
-        for stride in (10, 16)
-        for drop in (0.0, 0.5)
-        for p in DTYPES
-        for compiled in (False, True)
-    ]
+def step_cases(device: torch.device) -> list[Case]:
+    """On a processor `base` at one stride, and compiled only in one size."""
+    drops = (0.0, 0.5)
+    checkpointed = [Case("tiny", 10.24, 16, "fp32", 0.5, checkpointed=True)]
+    compiled = [replace(case, compiled=True) for case in combinations(("nano",), ((10.24, 16),), (0.5,))]
+    if device.type == "cuda" or arguments.full:
+        cases = both_modes(combinations(("tiny", "small", "base"), EVERYWHERE, drops))
+        return [*cases, Case("base", 30.0, 16, "bf16", 0.5, checkpointed=True), *checkpointed]
+    if QUICK:
+        return [*combinations(("tiny",), ((10.24, 16),), drops), *checkpointed]
+    tiny = combinations(("tiny",), ((10.24, 10), (10.24, 16), (30.0, 16)), drops)
+    larger = combinations(("small",), ((10.24, 16),), (0.5,)) + combinations(("base",), ((10.24, 16),), drops)
+    return [*tiny, *larger, *checkpointed, *compiled]
 
 
 def stepper(encoder: nn.Module, head: nn.Module, mel: Tensor, target: Tensor, precision: str) -> Callable[[], None]:
@@ -359,38 +397,43 @@ def stepper(encoder: nn.Module, head: nn.Module, mel: Tensor, target: Tensor, pr
 
 def training_step(device: torch.device) -> list[Row]:
     """Forward, backward and optimizer on log-mels at hand; stock's at all tokens, as it cannot drop any."""
-    rows = []
-    for size, seconds, stride, drop, precision, compiled in step_cases(device):
-        batch = 2 if device.type == "cpu" else 32
-        ours, stock = (module.to(device) for module in pair_of_encoders(size, seconds, stride, drop))
-        ours.train()
-        width, depth, _ = SIZES[size]
-        mel = torch.randn(batch, FRAMES[seconds], 128, device=device)
-        target = torch.randn(batch, 8, device=device)
-        patches = int(np.prod(grid_of(FRAMES[seconds], 128, (16, 16), (stride, stride))))
-        kept = 2 + int(patches * (1 - drop))
-        ceiling, ceiling_flop = product(device, precision, batch * kept, width)
-        encoders: list[Any] = [torch.compile(ours, fullgraph=True), torch.compile(stock)] if compiled else [ours, stock]
-        steps = [stepper(encoder, nn.Linear(width, 8).to(device), mel, target, precision) for encoder in encoders]
-        name = case_name(size, seconds, stride, precision, compiled, drop)
-        row: Row = {"case": name, "batch": batch, "tokens": kept, "peer_tokens": patches + 2}
-        taken = in_turns(device, ours=steps[0], peer=steps[1], product=ceiling)
-        for memory, step in (("memory_mb", steps[0]), ("peer_memory_mb", steps[1])):
-            with peak_memory(device, row, memory):
-                step()
-        compared(row, taken)
-        flop = 3 * batch * forward_flop(kept, patches, width, depth)
-        row["product_gflops"] = ceiling_flop / statistics.median(taken["product"]) / 1e9
-        row["mfu"] = flop / row["seconds"] / (row["product_gflops"] * 1e9)
-        row["clips_a_second"] = batch / row["seconds"]
-        if device.type == "cuda":
-            row["waits_for_the_device"] = waits(steps[0])
-        rows.append(said("step", row))
-        torch.compiler.reset()
-    return rows
+    return [said("step", step_row(case, device)) for case in step_cases(device)]
 
 
-def waits(step: Callable[[], None]) -> bool:
+def step_row(case: Case, device: torch.device) -> Row:
+    """One case; with gradient checkpointing stock has it too."""
+    batch = 32 if device.type == "cuda" else 2 if case.seconds < 20 else 1
+    ours, stock = pair_of_encoders(case.size, case.seconds, case.stride, case.drop or 0.0)
+    ours.to(device).train()
+    stock.to(device)
+    if case.checkpointed:
+        ours.set_grad_checkpointing()
+        stock.gradient_checkpointing_enable()
+    width = SIZES[case.size][0]
+    mel = torch.randn(batch, FRAMES[case.seconds], 128, device=device)
+    target = torch.randn(batch, 8, device=device)
+    ceiling, ceiling_flop = case.ceiling(device, batch)
+    encoders: list[Any] = [ours, stock]
+    if case.compiled:
+        encoders = [torch.compile(ours, fullgraph=True), torch.compile(stock)]
+    steps = [stepper(encoder, nn.Linear(width, 8).to(device), mel, target, case.precision) for encoder in encoders]
+    row: Row = {"case": str(case), "batch": batch, "tokens": case.kept, "peer_tokens": case.patches + 2}
+    taken = in_turns(device, ours=steps[0], peer=steps[1], product=ceiling)
+    for memory, step in (("memory_mb", steps[0]), ("peer_memory_mb", steps[1])):
+        with peak_memory(device, row, memory):
+            step()
+    compared(row, taken)
+    row["product_gflops"] = ceiling_flop / statistics.median(taken["product"]) / 1e9
+    # What checkpointing computes again is no useful work.
+    row["mfu"] = share_of_products(3 * case.flop(batch), taken, ceiling_flop)
+    row["clips_a_second"] = batch / row["seconds"]
+    if device.type == "cuda":
+        row["waits_for_the_device"] = waits(steps[0])
+    torch.compiler.reset()
+    return row
+
+
+def waits(step: Callable[[], Any]) -> bool:
     """Whether anything in a step makes the processor wait for the GPU."""
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -419,15 +462,23 @@ def matrix_products(device: torch.device) -> list[Row]:
 # ------------------------------------------------------------------------------------------- the step's shares
 
 
-def recipe_parts(folder: Path, size: str, samples: int) -> tuple[TrainingSet, EpochBatches, MP2Model]:
+NAMES = ("total", "debut_rank")
+
+
+def songs_of(folder: Path, bank: AudioBank, split: str) -> Songs:
+    """The songs of one split of a dataset folder, with both of MP2's targets."""
+    dataset = read_dataset(folder)
+    return songs_of_split(popularity_targets(dataset), dataset.tracks, bank, [split], dataset.regions, NAMES)
+
+
+def recipe_parts(folder: Path, size: str, frames: int) -> tuple[TrainingSet, EpochBatches, MP2Model]:
     """What recipes/mp2.py trains with, on a dataset folder."""
-    dataset, bank = read_dataset(folder), AudioBank(folder)
-    names = ("total", "debut_rank")
-    songs = songs_of_split(popularity_targets(dataset), dataset.tracks, bank, ["train"], dataset.regions, names)
+    bank = AudioBank(folder)
+    songs = songs_of(folder, bank, "train")
     width, depth, heads = SIZES[size]
     config = MP3Config(
-        regions=dataset.regions,
-        frames=(samples - FRAME_LENGTH) // FRAME_SHIFT + 1,
+        regions=songs.regions,
+        frames=frames,
         hidden_size=width,
         num_hidden_layers=depth,
         num_attention_heads=heads,
@@ -439,91 +490,276 @@ def recipe_parts(folder: Path, size: str, samples: int) -> tuple[TrainingSet, Ep
     return data, EpochBatches(len(songs), 4, seed=0), MP2Model(config)
 
 
+def endless(batches: EpochBatches, source: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of one epoch after the other."""
+    for epoch in itertools.count():
+        batches.start(epoch)
+        yield from source
+
+
 def recipe_step(
     model: MP2Model, device: torch.device
-) -> Callable[[Iterator[dict[str, Tensor]], dict[str, float]], None]:
-    """A step of recipes/mp2.py that adds the seconds of its parts to a dictionary."""
+) -> Callable[[Iterator[dict[str, Tensor]], dict[str, float] | None], None]:
+    """A step of recipes/mp2.py that adds the seconds of its parts to a dictionary, or runs through without one."""
     augment, mask = WaveformAugment(6.0, 1.0, True).train(), SpecAugment(24, 48).train()
     optimizer = loop.make_optimizer(model, 1e-3, 0.1, 1.0, fused=device.type == "cuda")
     bf16 = device.type == "cuda"
 
-    def step(batches: Iterator[dict[str, Tensor]], spent: dict[str, float]) -> None:
-        at = [now(device)]
+    def step(batches: Iterator[dict[str, Tensor]], spent: dict[str, float] | None) -> None:
+        at: list[float] = []
+
+        def mark() -> None:
+            # The clock waits for the device, which a step does not.
+            if spent is not None:
+                at.append(now(device))
+
+        mark()
         batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
-        at.append(now(device))
+        mark()
         waveforms = augment(batch["previews"], batch["count"], batch["draws"])
-        at.append(now(device))
+        mark()
         mel = loop.log_mels(model.frontend, waveforms)
-        at.append(now(device))
+        mark()
         mel = mask(mel, batch["draws"])
-        at.append(now(device))
+        mark()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = model(mel=mel, targets=batch["targets"]).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        at.append(now(device))
-        names = ("data wait", "augmentation", "front end", "augmentation", "model")
-        for name, one, other in zip(names, at, at[1:], strict=False):
-            spent[name] = spent.get(name, 0.0) + other - one
+        mark()
+        if spent is not None:
+            names = ("data wait", "augmentation", "front end", "augmentation", "model")
+            for name, one, other in zip(names, at, at[1:], strict=False):
+                spent[name] = spent.get(name, 0.0) + other - one
 
     return step
 
 
 def shares(device: torch.device) -> list[Row]:
-    """Where a step of the recipe spends its time, with the loader and with the bank on the device."""
+    """A step of the recipe from the bank on, and where it spends its time: with the loader, and with the bank resident.
+
+    The peer is stock from waveforms at hand: its feature extractor on the processor, then its model.
+    """
     from data_prep.tiled import write_tiled
 
-    rows = []
-    size, seconds = ("tiny", 10.24) if device.type == "cpu" else ("base", 29.98)
+    on_processor = device.type == "cpu"
+    case = Case("tiny" if on_processor else "base", 10.24 if on_processor else 30.0, 16, "fp32", 0.5)
+    case = replace(case, precision="fp32" if on_processor else "bf16")
     with scratch() as folder:
         write_tiled(folder / "bank", 128)
-        for bank in ("loader", "resident"):
-            data, batches, model = recipe_parts(folder / "bank", size, int(seconds * SAMPLE_RATE))
-            model.to(device).train()
-            batches.batch_size = 4 if device.type == "cpu" else 32
-            source: Any = ResidentBatches(data, batches, device)
-            if bank == "loader":
-                pinned = device.type == "cuda"
-                source = torch.utils.data.DataLoader(data, batch_sampler=batches, num_workers=2, pin_memory=pinned)
-            spent: dict[str, float] = {}
-            step = recipe_step(model, device)
-            iterator = iter(source)
-            for number in range(2 + (4 if QUICK else 12)):
-                spent = spent if number >= 2 else {}
-                step(iterator, spent)
-            total = sum(spent.values())
-            row: Row = {"case": f"{size} {seconds:g} s stride 16 drop 0.5, {bank}"}
-            rows.append(said("shares", row | {name: value / total for name, value in spent.items()}))
-        rows.append(said("shares", stock_shares(device, size, seconds)))
-    return rows
+        return [said("shares", shares_row(case, device, folder / "bank", bank)) for bank in ("loader", "resident")]
 
 
-def stock_shares(device: torch.device, size: str, seconds: float) -> Row:
-    """The same for stock: its feature extractor on the processor, clip by clip, then its model."""
-    batch = 4 if device.type == "cpu" else 32
-    _, stock = pair_of_encoders(size, 10.24 if seconds < 20 else 30.0, 16)
-    extract, waves = extractor(10.24 if seconds < 20 else 30.0), clips_of(batch, seconds)
-    head = nn.Linear(SIZES[size][0], 8).to(device)
-    spent = {"front end": 0.0, "model": 0.0}
-    for number in range(1 + 3):
-        began = now(device)
-        mel = extract(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_values"].to(device)
-        between = now(device)
-        if number == 0:
-            step = stepper(
-                stock.to(device),
-                head,
-                mel,
-                torch.zeros(batch, 8, device=device),
-                "bf16" if device.type == "cuda" else "fp32",
-            )
-        step()
-        if number:
-            spent["front end"] += between - began
-            spent["model"] += now(device) - between
-    total = sum(spent.values())
-    return {"case": f"stock {size} {seconds:g} s stride 16"} | {name: value / total for name, value in spent.items()}
+def shares_row(case: Case, device: torch.device, folder: Path, bank: str) -> Row:
+    """One way to the bank."""
+    data, batches, model = recipe_parts(folder, case.size, FRAMES[case.seconds])
+    model.to(device).train()
+    batches.batch_size, together = (4, 1) if device.type == "cpu" else (32, 8)
+    loader: Any = ResidentBatches(data, batches, device)
+    if bank == "loader":
+        pinned = device.type == "cuda"
+        loader = torch.utils.data.DataLoader(data, batch_sampler=batches, num_workers=2, pin_memory=pinned)
+    source, step = endless(batches, loader), recipe_step(model, device)
+    stock_step = stock_from_waveforms(case, device, batches.batch_size)
+    ceiling, ceiling_flop = case.ceiling(device, batches.batch_size)
+    # Several steps a trial: what overlaps from one to the next is to count.
+    taken = in_turns(
+        device,
+        ours=lambda: [step(source, None) for _ in range(together)],
+        peer=lambda: [stock_step() for _ in range(together)],
+        product=ceiling,
+    )
+    row = compared({"case": f"{case}, {bank}", "batch": batches.batch_size, "steps": together}, taken)
+    row["mfu"] = share_of_products(3 * together * case.flop(batches.batch_size), taken, ceiling_flop)
+    spent: dict[str, float] = {}
+    for _ in range(4 if QUICK else 12):
+        step(source, spent)
+    row |= {name: value / sum(spent.values()) for name, value in spent.items()}
+    if device.type == "cuda":
+        row["waits_for_the_device"] = waits(partial(step, source, None))
+    return row
+
+
+def stock_from_waveforms(case: Case, device: torch.device, batch: int) -> Callable[[], None]:
+    """A step of stock: its feature extractor on the processor, clip by clip, then its model at all tokens."""
+    stock = pair_of_encoders(case.size, case.seconds, case.stride)[1].to(device)
+    extract, waves = extractor(case.seconds), clips_of(batch, case.seconds)
+    mel = torch.empty(batch, FRAMES[case.seconds], 128, device=device)
+    head = nn.Linear(SIZES[case.size][0], 8).to(device)
+    learn = stepper(stock, head, mel, torch.zeros(batch, 8, device=device), case.precision)
+
+    def step() -> None:
+        mel.copy_(extract(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_values"])
+        learn()
+
+    return step
+
+
+# --------------------------------------------------------------------------------------------- time to equal loss
+
+
+class Plain(nn.Module):
+    """An encoder, and a linear head on the mean of its class and distillation tokens."""
+
+    def __init__(self, encoder: nn.Module, width: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.encoder, self.shape = encoder, shape
+        self.head = nn.Linear(width, shape[0] * shape[1])
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, regions, targets)."""
+        tokens = self.encoder(mel)
+        tokens = tokens[0] if isinstance(tokens, tuple) else tokens.last_hidden_state
+        return self.head(tokens[:, :2].mean(dim=1)).unflatten(1, self.shape)
+
+
+@dataclass
+class Race:
+    """What both learn from: a simulated market, in one order.
+
+    Attributes:
+        case: Size and place; both start from the same weights.
+        train: Training songs.
+        validation: (songs, frames, mels) log-mels of the first preview, and (songs, regions, targets).
+        batch: Songs a step.
+        epochs: Of stock.
+        device: Where both learn.
+    """
+
+    case: Case
+    train: TrainingSet
+    validation: tuple[Tensor, Tensor]
+    batch: int
+    epochs: int
+    device: torch.device
+
+    def order(self) -> EpochBatches:
+        """The songs of each step: the same for both."""
+        return EpochBatches(len(self.train), self.batch, seed=0)
+
+    def error(self, model: nn.Module) -> float:
+        """Mean squared error on validation."""
+        mels, targets = self.validation
+        model.eval()
+        with torch.inference_mode(), self.precision():
+            predicted = torch.cat([model(part).float() for part in mels.split(self.batch)])
+        model.train()
+        return float(mean_over_targets(*masked_squared_error(predicted, targets)))
+
+    def precision(self) -> Any:
+        """Autocast in bfloat16, on a GPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.case.precision == "bf16")
+
+
+def race(folder: Path, device: torch.device) -> Race:
+    """Makes the market. On a processor it is a rehearsal: a small model, few songs."""
+    from data_prep.market import make_market
+
+    case, songs, epochs, batch = Case("base", 30.0, 16, "bf16", 0.5), 2000, 12, 32
+    if device.type == "cpu":
+        case, songs, epochs, batch = Case("micro", 10.24, 16, "fp32", 0.5), 48 if QUICK else 200, 1 if QUICK else 4, 8
+    make_market(folder, songs, progress=False, oracle_runs=0)
+    bank, frames = AudioBank(folder), FRAMES[case.seconds]
+    train, validation = (songs_of(folder, bank, split) for split in ("train", "validation"))
+    statistics_of_train, samples = target_statistics(train), int(case.seconds * SAMPLE_RATE)
+    data = TrainingSet(train, bank, train.standardised(statistics_of_train), samples, seed=0)
+    frontend = LogMel(frames=frames).to(device)
+    heard = [frontend(torch.from_numpy(bank.read(int(c[0]), 0, samples)).to(device)[None]) for c in validation.clips]
+    known = torch.from_numpy(validation.standardised(statistics_of_train)).to(device)
+    return Race(case, data, (torch.cat(heard), known), batch, epochs, device)
+
+
+def learnt(
+    course: Race, model: nn.Module, source: Iterator[tuple[Tensor, Tensor]], until: float = -1.0
+) -> list[tuple[float, float]]:
+    """Trains; (seconds of training so far, validation loss) after every half epoch, until that loss or the end.
+
+    Args:
+        course: Songs, order and number of epochs.
+        model: (batch, frames, mels) → (batch, regions, targets).
+        source: Log-mels and targets of one step after the other, without end.
+        until: A loss that is low enough.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4 if course.case.size == "base" else 1e-3, fused=True)
+    steps = course.order().steps
+    every, trace, spent = max(1, steps // 2), [], 0.0
+    mel, targets = next(source)
+    # Left out of the time: kernels that are chosen or read at their first use, and workers that start.
+    with course.precision():
+        masked_squared_error(model(mel).float(), targets)[0].sum().backward()
+    optimizer.zero_grad()
+    began = now(course.device)
+    for number in range(1, course.epochs * steps + 1):
+        with course.precision():
+            predicted = model(mel).float()
+        mean_over_targets(*masked_squared_error(predicted, targets)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        mel, targets = next(source)
+        if number % every == 0:
+            spent += now(course.device) - began
+            trace.append((spent, course.error(model)))
+            if trace[-1][1] <= until:
+                break
+            began = now(course.device)
+    return trace
+
+
+def our_mels(course: Race) -> Iterator[tuple[Tensor, Tensor]]:
+    """From the bank on the device through our front end, without end."""
+    order, frontend = course.order(), LogMel(frames=FRAMES[course.case.seconds]).to(course.device)
+    for batch in endless(order, ResidentBatches(course.train, order, course.device)):
+        waves, targets = (batch[name].to(course.device, non_blocking=True) for name in ("previews", "targets"))
+        yield loop.log_mels(frontend, waves[:, 0]), targets
+
+
+def stock_mels(course: Race) -> Iterator[tuple[Tensor, Tensor]]:
+    """From a loader whose workers (on a processor it has none) run the feature extractor, without end."""
+    order, extract, on_gpu = course.order(), extractor(course.case.seconds), course.device.type == "cuda"
+
+    def collated(items: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        waves = [item["previews"][0].numpy() / np.float32(32768) for item in items]
+        read = extract(waves, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_values"]
+        return read, torch.stack([item["targets"] for item in items])
+
+    loader: Any = torch.utils.data.DataLoader(
+        course.train,
+        batch_sampler=order,
+        num_workers=2 if on_gpu else 0,
+        persistent_workers=on_gpu,
+        pin_memory=on_gpu,
+        collate_fn=collated,
+    )
+    for parts in endless(order, loader):
+        mel, targets = parts
+        yield mel.to(course.device, non_blocking=True), targets.to(course.device, non_blocking=True)
+
+
+def equal_loss(device: torch.device) -> list[Row]:
+    """Seconds of training until validation is as low as the lowest that stock reaches within its epochs.
+
+    Both start from the same weights and see the same songs in the same order under the same optimizer, head and
+    precision, without augmentation. Stock is fed by its feature extractor in two workers (none on a processor), ours
+    from the bank on the device by its own front end, with half of the patches dropped.
+    """
+    with scratch() as folder:
+        course = race(folder / "market", device)
+        case, shape = course.case, course.train.values.shape[1:]
+        models = []
+        for encoder in pair_of_encoders(case.size, case.seconds, case.stride, case.drop or 0.0):
+            torch.manual_seed(0)
+            models.append(Plain(encoder, SIZES[case.size][0], (shape[0], shape[1])).to(device).train())
+        theirs = learnt(course, models[1], stock_mels(course))
+        their_seconds, goal = min(theirs, key=lambda at: (at[1], at[0]))
+        mine = learnt(course, models[0], our_mels(course), goal)
+    reached = mine[-1][1] <= goal
+    row: Row = {"case": f"{case}, {len(course.train)} songs", "validation_loss": goal, "peer_seconds": their_seconds}
+    row |= {"our_validation_loss": min(loss for _, loss in mine), "seconds": mine[-1][0], "reached": reached}
+    row["ratio_of_an_epoch"] = theirs[-1][0] / len(theirs) / (mine[-1][0] / len(mine))
+    if reached:
+        row["ratio"] = their_seconds / mine[-1][0]
+    return [said("equal_loss", row)]
 
 
 # --------------------------------------------------------------------------------------------- file to forecast
@@ -587,12 +823,24 @@ def file_to_curves(device: torch.device) -> list[Row]:
                 return forecaster.forecast(song, names[:count], "2026-12-04", samples=256)
 
             row: Row = {"case": f"{size} {precision} file to curves, 256 paths"}
-            taken = in_turns(device, one=partial(ask, 1), all=partial(ask, 60))
+            assert forecaster.model.mp2 is not None
+            encoder, asked = forecaster.model.mp2.encoder, torch.tensor([0], device=device)
+            mel = torch.randn(1, FRAMES[10.24], 128, device=device)
+            with torch.inference_mode():
+                taken = in_turns(
+                    device,
+                    one=partial(ask, 1),
+                    all=partial(ask, 60),
+                    heard_one=partial(encoder, mel, asked),
+                    heard_all=partial(encoder, mel),
+                )
             with peak_memory(device, row, "memory_mb"):
                 ask(60)
             row |= {
                 "warm_1_region_s": statistics.median(taken["one"]),
                 "warm_60_regions_s": statistics.median(taken["all"]),
+                "encoder_1_region_s": statistics.median(taken["heard_one"]),
+                "encoder_60_regions_s": statistics.median(taken["heard_all"]),
             }
             row["peer_60_regions_s"] = 60 * row["warm_1_region_s"]
             row["ratio"] = row["peer_60_regions_s"] / row["warm_60_regions_s"]
@@ -777,14 +1025,14 @@ def scale_of(folder: str, threads: int) -> Row:
     dataset, bank = read_dataset(folder), AudioBank(folder)
     opened = now(torch.device("cpu")) - began
     del dataset, bank
-    data, batches, model = recipe_parts(Path(folder), "nano", int(10.24 * SAMPLE_RATE))
+    data, batches, model = recipe_parts(Path(folder), "nano", FRAMES[10.24])
     model.to(device).train()
     ready = now(torch.device("cpu")) - began - opened
-    source = iter(torch.utils.data.DataLoader(data, batch_sampler=batches, num_workers=0))
+    source = endless(batches, torch.utils.data.DataLoader(data, batch_sampler=batches, num_workers=0))
     step, process, memory, seconds = recipe_step(model, device), psutil.Process(), [], []
     for _ in range(4 + (16 if QUICK else 60)):
         at = now(device)
-        step(source, {})
+        step(source, None)
         seconds.append(now(device) - at)
         # Pages of a memory-mapped bank are the system's cache: they go when memory is wanted.
         memory.append((process.memory_info().rss - process.memory_info().shared) / 1e6)
@@ -876,7 +1124,7 @@ def rates_of(report: dict[str, Any]) -> dict[str, float]:
         rates["bank"] = row["clips_a_second"]
     for row in rows("prepare", ("charts",), report["cpu"]):
         rates["charts"] = row["rows_a_second"]
-    for row in rows("step", ("tiny 10.24 s stride 16 drop 0.5", "bf16" if gpu else "fp32")):
+    for row in rows("step", (f"tiny 10.24 s stride 16 drop 0.5 {'bf16' if gpu else 'fp32'} eager",))[:1]:
         rates["step"] = row["clips_a_second"] / share
     for row in rows("file", ("small", "bf16" if gpu else "fp32", "file to curves")):
         extra = (row["warm_60_regions_s"] - row["warm_1_region_s"]) / 59
@@ -945,11 +1193,12 @@ def main() -> None:
         "forward": forward,
         "step": training_step,
         "shares": shares,
+        "equal_loss": equal_loss,
         "file": file_to_curves,
         "prepare": prepare,
         "scale": scale,
     }
-    report: dict[str, Any] = {"machine": machine(), "quick": QUICK, "cpu": {}, "gpu": {}}
+    report: dict[str, Any] = {"machine": machine() | {"minutes_of": {}}, "quick": QUICK, "cpu": {}, "gpu": {}}
     devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
     began = time.perf_counter()
     for device in devices:
@@ -957,7 +1206,9 @@ def main() -> None:
         for name, measure in measured.items():
             # Files and charts are prepared by processors, whatever trains.
             if name in chosen and not (device.type == "cuda" and name == "prepare"):
+                at = time.perf_counter()
                 place[name] = measure(device)
+                report["machine"]["minutes_of"][f"{device.type} {name}"] = round((time.perf_counter() - at) / 60, 2)
         place["ratios"] = {
             f"{name}, {row['case']}": row["ratio"] for name in measured for row in place.get(name, []) if "ratio" in row
         }

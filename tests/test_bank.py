@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mp3model.audio.bank import AudioBank, to_int16, write_index, write_shard
+from mp3model.audio.bank import AudioBank, shard_length, to_int16, write_index, write_shard
 from mp3model.files import InputError
 
 
@@ -150,6 +150,25 @@ def test_a_missing_or_damaged_index_is_named(bank: AudioBank, tmp_path: Path):
     index.write_bytes(index.read_bytes()[:100])
     with pytest.raises(InputError, match=r"previews\.parquet: not a readable parquet file"):
         AudioBank(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 999, 123_456])
+def test_a_shards_length_is_told_from_its_header_alone(tmp_path: Path, length: int):
+    write_shard(tmp_path, 0, [("a", 0, ramp(length))] if length else [])
+    np.save(tmp_path / "numpy.npy", ramp(length))
+    assert shard_length(tmp_path / "audio-00000.npy") == shard_length(tmp_path / "numpy.npy") == length
+
+
+def test_a_header_that_needs_a_closer_look_is_not_guessed_at(tmp_path: Path):
+    odd = {"swapped": ramp(9).astype(">i2"), "wide": ramp(9).astype("<i4"), "table": ramp(9).reshape(3, 3)}
+    for name, values in odd.items():
+        np.save(tmp_path / f"{name}.npy", values)
+        assert shard_length(tmp_path / f"{name}.npy") is None, name
+    np.save(tmp_path / "whole.npy", ramp(9))
+    whole = (tmp_path / "whole.npy").read_bytes()
+    for damaged in (b"", whole[:60], whole[:-1], b"\x92" + whole[1:]):
+        (tmp_path / "damaged.npy").write_bytes(damaged)
+        assert shard_length(tmp_path / "damaged.npy") is None
 
 
 def test_a_shard_whose_clips_fail_midway_is_not_written(tmp_path: Path):

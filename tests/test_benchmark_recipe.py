@@ -37,6 +37,40 @@ def test_sections_are_chosen_and_reported_beside_their_peers(tmp_path):
     assert (tmp_path / "run" / "table.txt").read_text().strip() in done.stdout
 
 
+@pytest.mark.slow
+def test_time_to_equal_loss_and_the_shares_of_a_step_are_measured_beside_stock(tmp_path):
+    done = run("--quick", "--trials", "1", "--only", "equal_loss", "shares", "--output_dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["cpu"]
+    (race,) = report["equal_loss"]
+    assert race["reached"] == ("ratio" in race) == (race["our_validation_loss"] <= race["validation_loss"])
+    assert not race["reached"] or race["ratio"] == pytest.approx(race["peer_seconds"] / race["seconds"])
+    assert race["ratio_of_an_epoch"] > 0
+    for row in report["shares"]:
+        parts = [row[name] for name in ("data wait", "augmentation", "front end", "model")]
+        assert sum(parts) == pytest.approx(1)
+        assert row["ratio"] > 0 < row["mfu"]
+
+
+@pytest.mark.slow
+def test_every_combination_is_measured_on_a_gpu_and_each_kind_on_a_processor():
+    code = (
+        "import json, runpy, sys, torch; sys.argv = ['benchmark.py', '--output_dir', 'no such folder']; "
+        f"recipe = runpy.run_path({str(ROOT / 'recipes' / 'benchmark.py')!r}, run_name='__mp_main__'); "
+        "print(json.dumps([[str(case) for case in recipe[name](torch.device(place))] "
+        "for place in ('cuda', 'cpu') for name in ('forward_cases', 'step_cases')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    forward, step, *here = json.loads(done.stdout.splitlines()[-1])
+    assert len(set(forward)) == len(forward) == 3 * 2 * 2 * 2 * 2
+    assert len(set(step)) == len(step) == 2 * len(forward) + 2
+    assert "base 30 s stride 16 drop 0.5 bf16 compiled" in step
+    assert "base 30 s stride 16 drop 0.5 bf16 eager checkpointed" in step
+    kinds = ("tiny", "small", "base", "10.24 s", "30 s", "stride 10", "stride 16", "fp32", "bf16", "eager", "compiled")
+    for cases, more in zip(here, ((), ("drop 0 ", "drop 0.5", "checkpointed")), strict=True):
+        assert all(any(kind in case for case in cases) for kind in (*kinds, *more))
+
+
 def test_an_unknown_section_is_refused(tmp_path):
     done = run("--only", "forwards", "--output_dir", str(tmp_path / "run"))
     assert done.returncode == 2
