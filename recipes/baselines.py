@@ -38,6 +38,9 @@ class BaselineArguments:
     model: str | None = field(default=None, metadata={"help": "Folder of an MP3 model to put beside them."})
     split: str = field(default="test", metadata={"help": "Split that is scored."})
     observed: list[int] = field(default_factory=lambda: [0, 1, 2, 4], metadata={"help": "Observed periods."})
+    worth: bool = field(
+        default=True, metadata={"help": "Also ask the model without each group of its inputs: four times the work."}
+    )
     paths: int = field(default=128, metadata={"help": "Paths a forecast of the model."})
     windows: int = field(default=3, metadata={"help": "Windows a preview where the model hears."})
     seed: int = field(default=0, metadata={"help": "Of the bootstrap and the model's paths."})
@@ -197,7 +200,7 @@ def of_model(
 
     forecaster = forecaster_of(arguments.model, dataset, arguments.paths, arguments.seed, arguments.windows)
     found = kept(MODEL, asked, folder, lambda: {k: forecaster.paths(asked, k).forecasts() for k in arguments.observed})
-    return found, {k: forecasts_without(forecaster, asked, k) for k in arguments.observed}
+    return found, {k: forecasts_without(forecaster, asked, k) for k in arguments.observed if arguments.worth}
 
 
 if __name__ == "__main__":

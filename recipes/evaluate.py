@@ -50,6 +50,9 @@ class EvaluateArguments:
     bench: str | None = field(
         default=None, metadata={"help": "FILE.parquet: also the first system's forecasts, as FILE.K.parquet."}
     )
+    worth: bool = field(
+        default=True, metadata={"help": "Also ask the model without each group of its inputs: four times the work."}
+    )
     paths: int = field(default=128, metadata={"help": "Paths a forecast of the model."})
     windows: int = field(default=3, metadata={"help": "Windows a preview where the model hears."})
     seed: int = field(default=0, metadata={"help": "Of the bootstrap, the model's paths and the audit."})
@@ -129,10 +132,10 @@ def main() -> None:
         if max(asked_for) >= asked.curves.streams.shape[1] or min(asked_for) < 0:
             raise InputError(f"--observed {asked_for}: curves have {asked.curves.streams.shape[1]} periods")
         forecasts: Forecasts = {}
-        without: dict[int, dict[str, CurveForecasts]] = {}
+        without: dict[int, tuple[CurveForecasts, dict[str, CurveForecasts]]] = {}
         if forecaster is not None:
             forecasts["MP3"] = {k: forecaster.paths(asked, k).forecasts() for k in asked_for}
-            without = {k: forecasts_without(forecaster, asked, k) for k in asked_for}
+            without = {k: forecasts_without(forecaster, asked, k) for k in asked_for if arguments.worth}
         if tables:
             forecasts["tables"] = {k: of_tables(tables[k], asked, k, dataset) for k in asked_for if k in tables}
         forecasts |= of_baselines(dataset, debuts, asked, asked_for)

@@ -79,7 +79,10 @@ def test_a_model_is_scored_beside_tables_and_floors_with_slices_pictures_and_an_
         slices = content["slices"]["test"][target]
         assert set(slices) == {"region", "decile", "forecast", "month", "kind"}
         assert sum(values["n"] for values in slices["region"].values()) <= content["test"][target]["n_rows"]
-        assert set(content["inputs"]["test"][target]) == {"artist", "regions"}
+        worth = content["inputs"]["test"][target]
+        assert {"artist", "regions"} <= set(worth)
+        later = slices["kind"].get("open later", {"n": 0})["n"]
+        assert worth.get("regions where open", {"n": 0})["n"] == later
         assert sum(content["reliability"]["test"][target]["MP3"]["pit"]) == pytest.approx(1)
     # Nothing can be carried forward before anything was seen.
     assert set(content["baselines"]["carry-forward"]["test"]) == {"remaining_2"}

@@ -10,8 +10,8 @@ import pytest
 from baseline_checks import all_debuts
 from small_charts import REGIONS, small_charts
 
-from mp3model.evaluation.accuracy import CurveForecasts, score_curves
-from mp3model.evaluation.bootstrap import curve_draws
+from mp3model.evaluation.accuracy import CurveForecasts
+from mp3model.evaluation.curve_scores import curve_draws, known_draws, score_curves
 from mp3model.evaluation.forecasts import truth_of
 from mp3model.evaluation.full_report import full_report, leader_of, leaderboard, markdown, write_full_report
 from mp3model.files import InputError
@@ -48,7 +48,7 @@ def forecasts() -> dict[str, dict[int, CurveForecasts | None]]:
 
 @pytest.fixture(scope="module")
 def report(forecasts) -> dict[str, Any]:
-    without = {k: {"artist": guess(0.9, k, 5)} for k in (0, 2)}
+    without = {k: (forecasts["ours"][k], {"artist": guess(0.9, k, 5)}) for k in (0, 2)}
     return full_report(forecasts, asked(), small_charts(), "train", [0, 2], "ours", without, 0, REPLICATES)
 
 
@@ -90,7 +90,8 @@ def test_the_leaderboard_is_by_error_with_differences_from_the_best_and_from_the
 
 def test_without_a_floor_there_is_no_difference_from_one(forecasts):
     truth = truth_of(asked().rows, asked().curves)
-    drawn = {name: curve_draws(truth, forecasts[name][0], 0, replicates=5) for name in ("ours", "best")}
+    draws = known_draws(truth, 0, replicates=5)
+    drawn = {name: curve_draws(truth, forecasts[name][0], 0, draws) for name in ("ours", "best")}
     board = leaderboard(drawn)
     assert board["best_floor"] is None
     assert board["less_best_floor"] == {}

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from small_charts import small_charts
 
-from mp3model.evaluation.accuracy import LEVELS, CurveForecasts, CurveTruth, score_curves
+from mp3model.evaluation.accuracy import LEVELS, CurveForecasts, CurveTruth
+from mp3model.evaluation.curve_scores import score_curves
 from mp3model.evaluation.slices import (
     christmas,
     decile_labels,
@@ -197,6 +198,17 @@ def test_an_input_is_worth_what_the_error_grows_by_without_it():
     worth = input_worth(truth, forecasts(level, 0.2), without, 0)
     assert worth["artist"]["low"] > 0.05
     assert worth["regions"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 400}
+
+
+def test_other_regions_are_also_weighed_among_songs_that_are_open_there_alone():
+    truth, level = market()
+    later = np.arange(400) < 100
+    # Without other regions only the songs that are open elsewhere are forecast worse.
+    without = {"regions": forecasts(np.where(later, 1.5, level), 0.2)}
+    worth = input_worth(truth, forecasts(level, 0.2), without, 0, opens_later=later)
+    assert worth["regions where open"]["n"] == 100
+    assert worth["regions where open"]["value"] == pytest.approx(4 * worth["regions"]["value"])
+    assert "regions where open" not in input_worth(truth, forecasts(level, 0.2), {}, 0, opens_later=later)
 
 
 def test_every_grouping_is_there():
