@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_prep.chart_formats import Codes, Options, SourceRows, find_sources, read_source
+from data_prep.chart_formats.coded import Codes, Options, SourceRows
+from data_prep.chart_formats.reading import read_source
+from data_prep.chart_formats.sources import find_sources
 
 NOTE = ',,,"Note that these figures are generated using a formula that protects against any artificial inflation."\n'
 
@@ -51,7 +53,7 @@ def long_csv(charts: dict[tuple[str, str], list[tuple]]) -> str:
 
 def read_one(path: Path, **options: Any) -> tuple[list[SourceRows], list[tuple[str, str, str, int, float]]]:
     """The sources of a path, and all their rows as (track id, region, date, rank, streams) in order."""
-    from data_prep.chart_formats import EPOCH
+    from data_prep.chart_formats.coded import EPOCH
 
     tracks, regions = Codes(), Codes()
     sources = [s for file in find_sources([path]) for s in read_source(file, tracks, regions, Options(**options))]

@@ -5,7 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Under mutation testing one counterexample kills a mutant; searching for the smallest one would cost most of the time.
+hypothesis.settings.register_profile(
+    "mutation",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=25,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 
 # Two test processes on two cores must not fight over them, and one thread is what the recipes run with.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -14,19 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp3model.evaluation import ranking
-from mp3model.evaluation.accuracy import (
-    LEVELS,
-    METRICS,
-    QUANTILES,
-    Interval,
-    crps_from_quantiles,
-    paired_difference,
-    r2_replicates,
-    score_scalar,
-    skill_scores,
-)
+from mp3model.evaluation.accuracy import LEVELS, QUANTILES, crps_from_quantiles
+from mp3model.evaluation.bootstrap import Interval, bootstrap_weights
 from mp3model.evaluation.ranking import (
-    bootstrap_weights,
     kendall,
     kendall_replicates,
     somers_d,
@@ -35,6 +25,7 @@ from mp3model.evaluation.ranking import (
     spearman_replicates,
 )
 from mp3model.evaluation.report import WIDTH, closing_table, predicted_against_true, write_report
+from mp3model.evaluation.scalar_scores import METRICS, paired_difference, r2_replicates, score_scalar, skill_scores
 from mp3model.files import InputError
 
 MEASURES = {

@@ -209,7 +209,7 @@ def test_nothing_of_an_empty_validation_split_is_asked():
 
 
 def test_an_informative_sound_beats_the_regions_median(heard: DatasetFolder):
-    from mp3model.evaluation.accuracy import score_curves
+    from mp3model.evaluation.curve_scores import score_curves
     from mp3model.evaluation.forecasts import truth_of
 
     debuts = all_debuts()

@@ -1,13 +1,14 @@
-"""Measures in shared draws of artists: the same numbers as the slow scoring, row by row, gives."""
+"""Measures in shared draws of artists: the same numbers as draws written out, row by row, give."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mp3model.evaluation.accuracy import CurveForecasts, CurveTruth, Interval, score_curves
-from mp3model.evaluation.bootstrap import Draws, curve_draws, interval_of_draws, known_draws
-from mp3model.evaluation.ranking import bootstrap_weights, top_replicates
+from mp3model.evaluation.accuracy import CurveForecasts, CurveTruth, crps_from_quantiles, curve_row_scores
+from mp3model.evaluation.bootstrap import Draws, Interval, bootstrap_weights, interval_of_draws
+from mp3model.evaluation.curve_scores import curve_draws, known_draws, score_curves
+from mp3model.evaluation.ranking import kendall, somers_d, spearman, top_replicates
 from mp3model.files import InputError
 
 N, PERIODS = 700, 4
@@ -42,22 +43,59 @@ def forecasts(seed: int = 1) -> CurveForecasts:
     )
 
 
+def written_out(observed: int, seed: int, replicates: int) -> list[dict[str, float]]:
+    """Every measure of the sample and of each draw, with a row that was drawn twice standing there twice."""
+    given, made = truth(), forecasts()
+    scores = curve_row_scores(given, made, observed)
+    known = np.flatnonzero(np.isfinite(scores["true_streams"]))
+    scores = {name: values[known] for name, values in scores.items()}
+    true, error = scores.pop("true_streams"), scores.pop("absolute_error")
+    loss, score, region = crps_from_quantiles(true, made.quantiles[known]), made.score[known], given.region[known]
+    artist = [name or f"alone {place}" for place, name in zip(known, given.artist[known], strict=True)]
+    large = [np.flatnonzero(region == name) for name in ("US", "GB")]
+    draws = []
+    for drawn in [np.ones(len(known), int), *bootstrap_weights(np.array(artist), replicates, seed)]:
+
+        def order(at: np.ndarray, drawn: np.ndarray = drawn) -> dict[str, float]:
+            rows = np.repeat(at, drawn[at])
+            recall, ndcg = top_replicates(true[at], score[at], drawn[None, at])[:, 0]
+            found = {"recall10": recall, "ndcg10": ndcg}
+            for measure in (spearman, kendall, somers_d):
+                found[measure.__name__] = measure(true[rows], score[rows])
+            return found | {"wape_macro": 100 * error[rows].sum() / true[rows].sum()}
+
+        rows = np.repeat(np.arange(len(known)), drawn)
+        pooled, parts = order(np.arange(len(known))), [order(at) for at in large]
+        found = {name: np.nanmean(values[rows]) for name, values in scores.items()}
+        found |= {"wape": pooled.pop("wape_macro"), "wql": loss[rows].sum() / true[rows].sum()}
+        found |= {f"{name}_pooled": value for name, value in pooled.items()}
+        draws.append(found | {name: np.mean([part[name] for part in parts]) for name in parts[0]})
+    return draws
+
+
 @pytest.mark.parametrize("observed", [0, 1])
-def test_every_measure_and_bound_is_that_of_the_slow_scoring(observed):
-    slow = score_curves(truth(), forecasts(), observed, seed=4, replicates=25)
-    samples, counts = curve_draws(truth(), forecasts(), observed, seed=4, replicates=25)
-    assert set(samples) - {"recall_100", "ndcg_100"} == {name for name in slow if f"{name}_ci" in slow}
+def test_every_measure_is_that_of_the_draws_written_out(observed):
+    expected = written_out(observed, seed=4, replicates=12)
+    samples, counts = curve_draws(truth(), forecasts(), observed, known_draws(truth(), observed, 4, 12))
+    assert set(samples) - {"recall_100", "ndcg_100"} == set(expected[0])
+    for name in expected[0]:
+        assert samples[name] == pytest.approx([draw[name] for draw in expected], abs=1e-9), name
+    assert counts == {"n_rows": N - 1, "n_artists": 178, "n_regions": 2}
+
+
+def test_scores_are_the_samples_own_values_with_the_bounds_of_the_draws():
+    scores = score_curves(truth(), forecasts(), 1, seed=4, replicates=12)
+    samples, counts = curve_draws(truth(), forecasts(), 1, known_draws(truth(), 1, 4, 12))
+    assert {name: scores.pop(name) for name in counts} == counts
+    assert set(scores) == {key for name in samples for key in (name, f"{name}_ci")}
     for name, values in samples.items():
-        if name in slow:
-            found = interval_of_draws(values)
-            assert found.value == pytest.approx(slow[name], abs=1e-9), name
-            assert [found.low, found.high] == pytest.approx(slow[f"{name}_ci"], abs=1e-9), name
-    assert counts == {name: slow[name] for name in ("n_rows", "n_artists", "n_regions")}
+        assert scores[name] == values[0]
+        assert scores[f"{name}_ci"] == pytest.approx([np.percentile(values[1:], bound) for bound in (2.5, 97.5)])
 
 
 def test_the_top_hundred_counts_regions_of_two_hundred_rows_only():
     given = truth(unknown=False)
-    samples, _ = curve_draws(given, forecasts(), 0, replicates=3)
+    samples, _ = curve_draws(given, forecasts(), 0, known_draws(given, 0, replicates=3))
     parts = [
         top_replicates(given.streams[at].sum(axis=1), forecasts().score[at], np.ones((1, len(at))), 100 / len(at))
         for at in (np.flatnonzero(given.region == region) for region in ("US", "GB"))
@@ -66,14 +104,7 @@ def test_the_top_hundred_counts_regions_of_two_hundred_rows_only():
     assert samples["ndcg_100"][0] == pytest.approx(np.mean([part[1, 0] for part in parts]))
     few = CurveTruth(*(values[:150] for values in (given.streams, given.floor, given.region, given.artist)))
     small = CurveForecasts(forecasts().curve[:150])
-    assert np.isnan(curve_draws(few, small, 0, replicates=3)[0]["recall_100"]).all()
-
-
-def test_systems_that_share_draws_are_drawn_alike():
-    draws = known_draws(truth(), 0, seed=2, replicates=10)
-    shared = curve_draws(truth(), forecasts(), 0, draws=draws)[0]
-    alone = curve_draws(truth(), forecasts(), 0, seed=2, replicates=10)[0]
-    assert all(np.array_equal(shared[name], alone[name], equal_nan=True) for name in alone)
+    assert np.isnan(curve_draws(few, small, 0, known_draws(few, 0, replicates=3))[0]["recall_100"]).all()
 
 
 def test_ratios_are_sums_over_what_is_drawn_and_undefined_where_nothing_is():

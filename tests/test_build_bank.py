@@ -273,7 +273,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(album: P
     assert 1 <= len(records()) < 5
     assert not (out / "previews.parquet").exists()
     finished = {f"audio-{json.loads(path.read_text())['shard']:05d}.npy" for path in records()}
-    before = {name: (out / name).stat().st_mtime_ns for name in finished}
+    before = {name: (out / ".build" / name).stat().st_mtime_ns for name in finished}
 
     assert run(album, "--out", out, "--workers", 2).returncode == 0
     assert contents(out) == contents(album_bank)

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from chart_files import long_csv, new_csv, old_csv, read_one, rows, track_id
 
-from data_prep.chart_formats import NotAChartError, hashed_id
+from data_prep.chart_formats.coded import NotAChartError
+from data_prep.chart_formats.ids import hashed_id
 from data_prep.regions import region_code, region_in_name
 from mp3model.files import InputError
 from mp3model.tables.schema import REGIONS

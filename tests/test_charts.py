@@ -351,6 +351,38 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     assert list((tmp_path / "deep").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--columns", "streams"], "'streams': write it as name=value,name=value"),
+        (["--columns", "streams=Plays,colour=Red"], "'colour' is no role; use artist, date"),
+        (["--period", "export=month"], "'month': use day, week-start, week-end"),
+        (["--horizon", "0"], "'0' is no whole number from 1"),
+        (["--region", "Narnia"], "--region 'Narnia' is no country that is known; use a code such as US"),
+        (["--out", "weekly.csv"], "weekly.csv: is a file; give --out another folder"),
+        (["--songs", "notes.parquet"], "notes.parquet: cannot be read as a table ("),
+        (["--songs", "twice.csv"], "twice.csv: track 'a' is there twice; keep one row"),
+    ],
+)
+def test_an_option_that_cannot_be_followed_is_named(
+    weekly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.parquet").write_text("no table")
+    (tmp_path / "twice.csv").write_text("track_id,song_id\na,b\na,c\n")
+    with pytest.raises(SystemExit) as stopped:
+        main([weekly.name, "--out", "out", *words])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_file_is_named(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match=r"in: holds no file; give chart exports"):
+        run(tmp_path / "in", tmp_path / "out")
+
+
 def test_a_failed_run_leaves_the_folder_of_the_last_one_as_it_was(weekly: Path, tmp_path: Path):
     out = tmp_path / "out"
     run(weekly, out)

@@ -10,7 +10,7 @@ import pytest
 from audio_files import tone, write_audio
 from chart_files import long_csv, new_csv, old_csv, read_one, rows
 
-from data_prep.chart_formats import Codes
+from data_prep.chart_formats.coded import Codes
 from data_prep.charts import main
 from data_prep.cluster import results_of
 from mp3model.files import InputError

@@ -34,7 +34,8 @@ from mp3model.baselines.curve_floors import (
     streams_last_year,
 )
 from mp3model.baselines.registry import baseline_names, make_baseline, register, unregister
-from mp3model.evaluation.accuracy import LEVELS, score_curves
+from mp3model.evaluation.accuracy import LEVELS
+from mp3model.evaluation.curve_scores import score_curves
 from mp3model.evaluation.forecasts import truth_of
 from mp3model.files import InputError
 from mp3model.tables.curves import taken

@@ -9,13 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mp3model.evaluation.accuracy import (
-    QUANTILES,
-    CurveForecasts,
-    CurveTruth,
-    paired_curve_differences,
-    score_curves,
-)
+from mp3model.evaluation.accuracy import QUANTILES, CurveForecasts, CurveTruth
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
 from mp3model.evaluation.curve_report import (
     add_scores,
@@ -24,6 +18,7 @@ from mp3model.evaluation.curve_report import (
     curve_table,
     target_name,
 )
+from mp3model.evaluation.curve_scores import score_curves
 from mp3model.files import write_json
 from mp3model.tables.curves import log_streams
 
@@ -83,9 +78,10 @@ def test_scores_are_those_of_the_measures_and_nested_by_split_and_target():
         told = score_curves(truth(), rival, observed, 0, REPLICATES)
         assert_same_scores(filled["baselines"]["last_week"]["test"][target], told)
         differences = filled["differences"]["test"][target]["last_week"]
-        told = paired_curve_differences(truth(), forecasts(0.3, observed), rival, observed, 0, REPLICATES)
-        for measure, interval in told.items():
-            assert differences[measure] == pytest.approx(vars(interval), abs=1e-9), measure
+        for measure, difference in differences.items():
+            values = [filled["test"][target][measure], filled["baselines"]["last_week"]["test"][target][measure]]
+            less = None if None in values else pytest.approx(values[0] - values[1], abs=1e-9)
+            assert difference["value"] == less, measure
         # The better one has the lower error: the system less the rival is negative, its interval too.
         assert differences["wape"]["high"] < 0 > differences["crps_logfloor"]["high"]
 

@@ -25,6 +25,7 @@ from mp3model.tables.curves import (
     period_index,
     popularity_targets,
     streams_from_log,
+    taken,
 )
 from mp3model.tables.folder import SCHEMAS, DatasetFolder
 from mp3model.tables.schema import validate
@@ -90,6 +91,7 @@ def test_a_chart_week_runs_from_friday_to_thursday():
     assert found.astype("M8[D]").astype(str).tolist() == thursdays
     assert str(period_end("2020-01-04", "2019-06-02", "W")) == "2020-01-05T00:00:00"
     assert str(period_end("2020-01-04", None, "D")) == "2020-01-04T00:00:00"
+    assert str(period_end("2020-01-04")) == "2020-01-09T00:00:00"
 
 
 @given(days, days, frequencies)
@@ -108,6 +110,11 @@ def test_log_streams_are_log10_of_one_more():
     assert np.isnan(streams_from_log([np.nan])[0])
     with pytest.raises(InputError, match="-4 are negative"):
         log_streams([1, -4, np.nan])
+
+
+def test_an_unknown_value_may_be_written_as_none():
+    assert log_streams([9, None]).tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert streams_from_log([1, None]).tolist() == pytest.approx([9, np.nan], nan_ok=True)
 
 
 @given(st.floats(0, 1e15))
@@ -252,11 +259,36 @@ def test_curve_arrays_equal_a_twin_that_loops_over_rows(seed: int, frequency: st
     assert set(np.unique(found.state)) == {OBSERVED, BELOW, UNKNOWN}
 
 
+def test_a_region_that_nobody_asked_for_lends_no_rows():
+    rows = [
+        (track, region, weeks(1)[0], 10 + place, 5)
+        for place, (track, region) in enumerate([("a", "US"), ("b", "US"), ("a", "GB"), ("b", "GB")])
+    ]
+    data = dataset(tracks=tracks(a="A", b="B"), curves=curves(*rows))
+    found = curve_arrays(data, pd.DataFrame({"track_id": ["a", "b"], "region": "US", "debut": weeks(1, 1)}), horizon=1)
+    assert found.streams.tolist() == [[10], [11]]
+
+
+def test_debuts_may_be_named_by_their_song_alone():
+    data, debuts = random_market(0, "W")
+    song_of = data.tracks.set_index("track_id")["song_id"]
+    songs = debuts.assign(song_id=debuts["track_id"].map(song_of)).drop(columns="track_id")
+    np.testing.assert_array_equal(curve_arrays(data, songs).streams, curve_arrays(data, debuts).streams)
+
+
 def test_curves_without_debuts_are_empty_arrays():
     data, debuts = random_market(0, "W")
     found = curve_arrays(data, debuts.iloc[:0])
     assert found.streams.shape == found.rank.shape == found.state.shape == found.lowest.shape == (0, 5)
     assert found.floor.shape == (0,)
+
+
+def test_the_curves_at_chosen_positions_keep_all_that_is_known_of_them():
+    data, debuts = random_market(0, "W")
+    chosen = np.array([7, 2, 2])
+    found, expected = taken(curve_arrays(data, debuts), chosen), curve_arrays(data, debuts.iloc[chosen])
+    for name, values in vars(expected).items():
+        np.testing.assert_array_equal(getattr(found, name), values, err_msg=name)
 
 
 def test_wrong_debuts_are_refused():
@@ -267,6 +299,13 @@ def test_wrong_debuts_are_refused():
         curve_arrays(data, debuts.assign(track_id="zz"))
     with pytest.raises(InputError, match=r"debut 2020-01-03 of song .* off that region's grid"):
         curve_arrays(data, debuts.assign(debut=FIRST + pd.Timedelta(days=1)))
+    # Of several only the one that is wrong is named.
+    with pytest.raises(InputError, match="'zz' is not among the 10 tracks; add it to"):
+        curve_arrays(data, debuts.iloc[:2].assign(track_id=[data.tracks["track_id"][0], "zz"]))
+    rows = curves(("a", "US", weeks(2)[0], 9, 1), ("b", "US", weeks(2)[0], 9, 2))
+    off = pd.DataFrame({"track_id": ["a", "b"], "region": "US", "debut": [*weeks(1), FIRST + pd.Timedelta(days=8)]})
+    with pytest.raises(InputError, match="debut 2020-01-10 of song 'B' in US is off that region's grid of 7-day"):
+        curve_arrays(dataset(tracks=tracks(a="A", b="B"), curves=rows), off)
     with pytest.raises(InputError, match=r"no curves\.parquet"):
         curve_arrays(dataset(tracks=tracks(a="A")), debuts)
 
@@ -302,9 +341,20 @@ def test_targets_without_dates_are_read_as_they_are():
     assert found["y_likes"].tolist() == [1, 2]
     assert found["split"].tolist() == ["none", "none"]
     assert found["debut"].isna().all()
+    assert found["debut"].dtype == "datetime64[s]"
     assert found["debut_rank"].isna().all()
     only_a = popularity_targets(data, pd.DataFrame({"track_id": ["a"], "region": ["GLOBAL"], "split": ["test"]}))
     assert only_a[["song_id", "total", "split"]].to_numpy().tolist() == [["A", 3.0, "test"]]
+
+
+def test_rows_that_neither_targets_nor_splits_name_are_kept_without_both():
+    targets = pd.DataFrame({"track_id": ["a"], "region": "US", "total": [5.0], "debut_rank": 2.0})
+    splits = pd.DataFrame({"track_id": ["a"], "region": "US", "debut": weeks(1), "split": "train"})
+    data = dataset(tracks=tracks(a="A", b="B"), targets=targets, splits=splits)
+    asked = pd.DataFrame({"track_id": ["b", "a"], "region": "US"}, index=[5, 5])
+    found = popularity_targets(data, asked)
+    assert found["split"].tolist() == ["none", "train"]
+    np.testing.assert_array_equal(found["total"], [np.nan, 5])
 
 
 def test_dated_targets_need_debuts():

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from small_charts import REGIONS, SIZE, small_charts, week, without_charts
 
-from mp3model.evaluation.accuracy import LEVELS, QUANTILES, score_curves
+from mp3model.evaluation.accuracy import LEVELS, QUANTILES
+from mp3model.evaluation.curve_scores import score_curves
 from mp3model.evaluation.forecasts import CurvePaths, RankCurves, debut_ranks, truth_of
 from mp3model.evaluation.popularity import popularity_metrics
 from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff

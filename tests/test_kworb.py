@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from chart_files import read_one, track_id
 
-from data_prep.chart_formats import hashed_id
+from data_prep.chart_formats.ids import hashed_id
 from data_prep.kworb import read_page
 from mp3model.files import InputError
 

@@ -10,20 +10,10 @@ import pytest
 
 from data_prep.market import _market, main, make_market
 from data_prep.market_check import check_market, measured_rows, oracle_spearman
+from data_prep.market_draw import RENDERED, TILED_ABOVE, draw_market, draw_unheard, lasting_appeal
+from data_prep.market_law import HORIZON, TEST_FROM, random_for, week_end, week_of
 from data_prep.market_oracle import MIN_RUNS, Oracle, _mean_and_quantiles, outcomes, rerun
 from data_prep.market_runs import Curves, RunFiles
-from data_prep.market_truth import (
-    HORIZON,
-    RENDERED,
-    TEST_FROM,
-    TILED_ABOVE,
-    draw_market,
-    draw_unheard,
-    lasting_appeal,
-    random_for,
-    week_end,
-    week_of,
-)
 from data_prep.synth import RHYTHMS, draw_attributes, render_previews, version_attributes
 from mp3model.audio.bank import SAMPLE_RATE, AudioBank
 from mp3model.evaluation.oracle import oracle_curves
@@ -490,8 +480,8 @@ def test_up_to_four_thousand_songs_have_recordings_of_their_own():
 
 
 def test_shared_recordings_are_on_disk_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.market_truth.TILED_ABOVE", 20)
-    monkeypatch.setattr("data_prep.market_truth.RENDERED", 8)
+    monkeypatch.setattr("data_prep.market_draw.TILED_ABOVE", 20)
+    monkeypatch.setattr("data_prep.market_draw.RENDERED", 8)
     _market.cache_clear()
     make_market(tmp_path, songs=60, seed=0, workers=1, progress=False, oracle_runs=0)
     _market.cache_clear()

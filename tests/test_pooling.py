@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_charts import HORIZON, small_charts
 
 from mp3model.evaluation.accuracy import LEVELS
 from mp3model.evaluation.pooling import WEIGHTS, best_weight, pooled_paths
-from mp3model.training.forecasting import scaled_as
+from mp3model.files import InputError
+from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
+from mp3model.training.forecasting import companion_of, pooled_rows, scaled_as
 
 FLOOR = np.array([10.0])
 TINY = np.array([1e-6])
@@ -105,6 +110,47 @@ def test_uncensored_paths_follow_what_the_chart_shows_of_them():
     pooled = np.array([[[5.0, 8.0, 0.0], [5.0, 6.0, 0.0]]])
     scaled = scaled_as(full, charted, pooled, np.array([1]))
     np.testing.assert_allclose(scaled, [[[5.0, 8.0, 2.0], [5.0, 1.0, 1.0]]])
+
+
+class Constant:
+    """A companion that foretells one total, in streams, for every row it is asked about."""
+
+    def __init__(self, total: float | None):
+        self.total = total
+        self.asked: list[tuple[int, int]] = []
+
+    def forecast(self, debuts, observed):
+        self.asked.append((len(debuts.rows), observed))
+        quantiles = None if self.total is None else np.full((len(debuts.rows), len(LEVELS)), self.total)
+        return SimpleNamespace(quantiles=quantiles)
+
+
+def test_each_row_is_pooled_by_the_weight_of_its_observed_periods():
+    dataset = small_charts()
+    debuts = debuts_of(dataset, debut_rows(dataset).iloc[:5], HORIZON)
+    rows = with_cutoff(debuts.rows, np.array([0, 1, 2, 1, 4]), "W")
+    streams = np.random.default_rng(0).gamma(2.0, 50.0, (5, 20, HORIZON))
+    floor, threshold = np.full(5, 10.0), np.full(5, -9.0)
+    weights = {"0": 0.5, "1": 1.0, "2": 0.0, "3": 1.0}
+    companion = Constant(400.0)
+    pooled = pooled_rows(streams, rows, debuts, companion, weights, floor, threshold)
+    # Nobody has three observed periods, and at two the companion has no weight; for four it has none either.
+    assert companion.asked == [(1, 0), (2, 1)]
+    np.testing.assert_array_equal(pooled[[2, 4]], streams[[2, 4]])
+    for row, (observed, weight) in {0: (0, 0.5), 1: (1, 1.0), 3: (1, 1.0)}.items():
+        told = np.full((1, len(LEVELS)), np.log10(1 + 400 / 10))
+        alone = pooled_paths(streams[[row]], observed, told, weight, FLOOR, FLOOR * 1e-9)
+        np.testing.assert_allclose(pooled[row], alone[0])
+        assert (pooled[row] != streams[row]).any()
+    silent = pooled_rows(streams, rows, debuts, Constant(None), weights, floor, threshold)
+    np.testing.assert_array_equal(silent, streams)
+
+
+def test_a_model_whose_trees_are_gone_is_refused_by_name(tmp_path):
+    assert companion_of(tmp_path, None, None) is None
+    assert companion_of(tmp_path, {"0": 0.0}, None) is None
+    with pytest.raises(InputError, match=r"missing, though the model is pooled with boosted trees; copy the whole"):
+        companion_of(tmp_path, {"0": 0.5}, None)
 
 
 @pytest.mark.parametrize("paths", [1, 2, 7, 100])

@@ -79,12 +79,21 @@ def test_hand_written_curves_have_the_metrics_worked_out_by_hand(name: str):
 
 
 def test_equal_streams_have_no_skewness_even_where_their_mean_is_rounded():
-    for curve in ([0.1] * 3, [0.1] * 6, [1e300] * 3, [1e-300] * 3):
+    for curve in ([0.1] * 3, [0.1] * 6, [1e280] * 3, [1e-300] * 3):
         found = popularity_metrics(curve)
         assert found["std"] == 0
         assert np.isnan(found["skewness"])
         assert np.isnan(found["kurtosis"])
-    assert popularity_metrics([1e300, 1e300, 5e300])["skewness"] == pytest.approx(0.5**0.5)
+    assert popularity_metrics([1e280, 1e280, 5e280])["skewness"] == pytest.approx(0.5**0.5)
+
+
+def test_curves_that_are_even_about_their_mean_have_exactly_no_skewness_and_others_keep_theirs():
+    # Neither mean is a binary fraction, so that the third moments come out near, not at, zero.
+    assert popularity_metrics([[0.1, 0.2, 0.3], [10.1, 10.2, 10.3]])["skewness"].tolist() == [0, 0]
+    # However small the differences are beside the streams, or the streams beside those of another curve.
+    found = popularity_metrics([[1000, 1000, 1001], [1e200, 1e200, 1.5e200]])
+    assert found["skewness"].tolist() == pytest.approx([0.5**0.5] * 2)
+    assert found["std"].tolist() == pytest.approx([2**0.5 / 3, 2**0.5 / 6 * 1e200])
 
 
 @pytest.mark.parametrize("name", ZERO_FILLED)
@@ -105,6 +114,15 @@ def test_periods_below_the_lowest_of_the_chart_are_off_it():
     # Where no chart is on hand, streams stand as they are.
     assert popularity_metrics([50.0, 9.0], lowest=[10, nan])["length"] == 2
     assert charted_streams([[5.0, 20.0], [5.0, 20.0]], [[1], [30]]).tolist() == [[5, 20], [0, 0]]
+    assert charted_streams([5, None, 20], [None, 3, 30]).tolist() == pytest.approx([5, nan, 0], nan_ok=True)
+    assert peak_week([50.0, 40.0], lowest=[60, 30]) == 1
+    assert half_life([8.0, 6.0, 5.0], lowest=5.5)[0] == 2
+
+
+def test_curves_of_which_nothing_is_known_divide_nothing_by_nothing():
+    with np.errstate(all="raise"):
+        found = popularity_metrics([[nan, nan], [4.0, 2.0]])
+    assert found["mean"].tolist() == pytest.approx([nan, 3], nan_ok=True)
 
 
 def test_remaining_is_the_sum_after_the_observed_periods():
@@ -112,6 +130,7 @@ def test_remaining_is_the_sum_after_the_observed_periods():
     assert "remaining" not in popularity_metrics(curve)
     assert [float(popularity_metrics(curve, observed=k)["remaining"]) for k in range(5)] == [14, 6, 2, 2, 0]
     assert np.isnan(remaining([1.0, nan], 1))
+    assert remaining([8.0, 4.0, 2.0, 4.0], 1, lowest=3) == 8
 
 
 def test_a_half_life_beyond_the_curve_is_the_least_it_can_be_and_says_so():
@@ -125,8 +144,20 @@ def test_milestones_are_reached_in_the_first_period_whose_sum_is_enough():
     assert time_to_milestone(curve, 10).tolist() == pytest.approx([0, 2, nan], nan_ok=True)
     assert time_to_milestone(curve, 20).tolist() == pytest.approx([2, 3, nan], nan_ok=True)
     assert time_to_milestone(curve, 20.5).tolist() == pytest.approx([3, nan, nan], nan_ok=True)
+    assert time_to_milestone([0.25, 0.25], 0.5) == 1
+    # Songs, then samples, then periods: the sum runs over the last.
+    assert time_to_milestone([[[4.0, 6.0], [6.0, 4.0]]], 6).tolist() == [[1, 0]]
+    assert time_to_milestone([4.0, 10.0, 5.0], 14, lowest=5) == 2
     with pytest.raises(InputError, match="milestone of 0"):
         time_to_milestone(curve, 0)
+
+
+def test_the_debut_rank_is_given_once_for_each_curve_or_is_unknown():
+    streams = [[[3.0, 1.0], [2.0, 2.0]]]
+    assert popularity_metrics(streams, debut_rank=[4, None])["debut_rank"].tolist() == pytest.approx(
+        np.array([[4, nan]]), nan_ok=True
+    )
+    assert np.isnan(popularity_metrics(streams)["debut_rank"]).tolist() == [[True, True]]
 
 
 def test_probabilities_are_shares_of_paths():
@@ -134,6 +165,7 @@ def test_probabilities_are_shares_of_paths():
     assert probability_of_total(paths, 7).tolist() == pytest.approx([1 / 3, 1 / 2])
     assert probability_of_total(paths.swapaxes(0, 1), 6.9, axis=1).tolist() == pytest.approx([1, 1 / 2])
     assert probability_of_total(paths.swapaxes(0, 1), 6.9, axis=-2).tolist() == pytest.approx([1, 1 / 2])
+    assert probability_of_total(paths, 6.9, lowest=4).tolist() == pytest.approx([2 / 3, 1 / 2])
     ranks = np.array([[[11, 9.0]], [[nan, nan]], [[10.0, nan]], [[200, 11.0]]])
     assert probability_of_top(ranks, 10).tolist() == [0.5]
     with pytest.raises(InputError, match="axis 2 holds the periods"):
@@ -148,7 +180,8 @@ def test_a_percentile_counts_half_of_the_ties():
     values = np.random.default_rng(0).integers(0, 20, 60)
     expected = [scipy.stats.percentileofscore(values, value, kind="mean") for value in values]
     np.testing.assert_allclose(percentile(values, values), expected)
-    with pytest.raises(InputError, match="catalogue holds no number"):
+    assert percentile([2, None], [1, None, 3]).tolist() == pytest.approx([50, nan], nan_ok=True)
+    with pytest.raises(InputError, match=r"^the catalogue holds no number; .* at least one song to compare with$"):
         percentile([1], [nan])
 
 
@@ -156,6 +189,7 @@ def test_ranks_become_scores_that_grow_with_popularity():
     ranks = [[1, 200, nan, 201], [nan, 50, 100, nan]]
     known = [[True, True, True, True], [False, True, True, True]]
     np.testing.assert_equal(rank_scores(ranks, 200, known), [[200, 1, 0, 0], [nan, 151, 101, 0]])
+    np.testing.assert_equal(rank_scores([1, None], 3), [3, 0])
     assert popularity_metrics(rank_scores(ranks, 200))["length"].tolist() == [2, 2]
     with pytest.raises(InputError, match="rank 0 is above the top"):
         rank_scores([0.0], 200)
@@ -239,6 +273,14 @@ def test_a_summary_is_the_distribution_of_the_metric_not_the_metric_of_the_mean(
     assert table["axis_0"].eq(0).all()
 
 
+def test_the_quantiles_of_a_few_paths_lie_on_straight_lines_between_them():
+    table = summarise_paths({"m": [3, None, 1, 5, 4, 2], "n": [None] * 6})
+    assert table.iloc[0, 1:].tolist() == pytest.approx([3, 1.4, 1.8, 2.2, 2.6, 3, 3.4, 3.8, 4.2, 4.6])
+    assert table.iloc[1, 1:].isna().all()
+    with pytest.raises(InputError, match=r"^an index of 2 rows for 1 songs; give one row each$"):
+        summarise_paths({"m": [3, 1]}, index=table)
+
+
 def test_a_summary_leaves_out_paths_where_a_metric_is_undefined():
     generator = np.random.default_rng(1)
     values = generator.normal(size=(4, 30, 2))
@@ -274,6 +316,7 @@ def test_streams_take_the_rank_that_they_would_have_had_on_the_chart():
     assert ranks.tolist() == pytest.approx([1, 1, 2.5, np.sqrt(10), 4, nan, nan, nan], nan_ok=True)
     assert curve.rank_of([9.9, nan], below="next").tolist() == pytest.approx([5, nan], nan_ok=True)
     assert curve.rank_of(np.full((2, 3), 1000.0)).tolist() == [[1] * 3] * 2
+    assert curve.rank_of([1000, None]).tolist() == pytest.approx([1, nan], nan_ok=True)
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=30), st.lists(st.integers(0, 10**7), min_size=2))
@@ -290,13 +333,34 @@ def test_a_rank_curve_survives_json():
     assert RankCurve.from_dict(json.loads(json.dumps(curve.to_dict(), allow_nan=False))) == curve
     with pytest.raises(InputError, match="without 'size'"):
         RankCurve.from_dict({"region": "US", "date": "2026-01-01"})
-    with pytest.raises(InputError, match="streams descending"):
-        RankCurve.from_dict(curve.to_dict() | {"streams": [1, 2, 3]})
+
+
+@pytest.mark.parametrize(
+    ("rank", "streams"),
+    [
+        ([1, 2, 3], [1, 2, 3]),
+        ([1, 2, 3], [30, 20, 20.5]),
+        ([1, 2, 3], [30, 20, 20]),
+        ([1, 2], [30, 20, 10]),
+        ([], []),
+    ],
+)
+def test_points_that_are_no_chart_are_refused(rank: list[float], streams: list[float]):
+    content = RankCurve.fit(chart([900.5, 30, 20])).to_dict() | {"rank": rank, "streams": streams}
+    with pytest.raises(InputError, match=f"of US on 2026-01-01 has {len(rank)} ranks and {len(streams)} streams;"):
+        RankCurve.from_dict(content)
 
 
 def test_a_rank_curve_is_of_one_chart_with_numbers_in_it():
     rows = chart([30.0, nan, 10.0])
     assert RankCurve.fit(rows).rank == (1, 3)
+    assert RankCurve.fit(rows.assign(streams=pd.array([30, None, 10], "Int64"))).rank == (1, 3)
+    assert RankCurve.fit(rows.assign(streams=[30.0, 10.0, 0.0])).size == 2
+    with_gap = rows.assign(rank=pd.array([1, None, 3], "Int64"), streams=[30.0, 20.0, 10.0])
+    assert RankCurve.fit(with_gap).streams == (30, 10)
+    # Of two with one rank the more streamed is the higher.
+    tied = RankCurve.fit(rows.assign(rank=[1, 2, 2], streams=[30.0, 10.0, 20.0]))
+    assert (tied.rank, tied.streams) == ((1, 2, 2), (30, 20, 10))
     with pytest.raises(InputError, match="2 charts given"):
         RankCurve.fit(pd.concat([rows, rows.assign(region="GB")]))
     with pytest.raises(InputError, match="chart of US on 2026-01-01 has no row"):
@@ -321,8 +385,61 @@ def test_a_table_of_curves_gives_a_row_a_curve():
     ranked = popularity_table(frame, rank_curves={"US": RankCurve.fit(chart([80.0, 8.0]))})
     assert ranked["debut_rank"].tolist() == pytest.approx([2, nan], nan_ok=True)
     assert popularity_table(frame.assign(rank=[7, 9, 1, 1, 1]))["debut_rank"].tolist() == [7, 9]
+    # With weeks and days in one table the weeks count.
+    assert popularity_table(frame.assign(day=9 * frame["week"]), observed=1).equals(table)
     days = popularity_table(frame[frame["region"] == "GB"].drop(columns="region").rename(columns={"week": "day"}))
     assert days["sum"].tolist() == [8]
+
+
+def test_a_week_without_a_row_counts_as_zero_up_to_the_last_of_the_table():
+    frame = pd.DataFrame({"region": ["US", "US", "GB"], "week": [0, 3, 0], "streams": [6.0, 2.0, 4.0]})
+    table = popularity_table(frame, "zero-filled", gaps="off the chart")
+    assert table["mean"].tolist() == [2, 1]
+    assert popularity_table(frame, "zero-filled")["mean"].tolist() == [4, 4]
+
+
+def test_a_missing_number_in_a_nullable_column_is_unknown():
+    frame = pd.DataFrame(
+        {
+            "track_id": ["a", "a", "b"],
+            "week": pd.array([0, 1, 0], "Int64"),
+            "streams": pd.array([8, None, 5], "Int64"),
+            "rank": pd.array([3, None, None], "Int64"),
+        }
+    )
+    table = popularity_table(frame)
+    assert table["sum"].tolist() == [8, 5]
+    assert table["length"].tolist() == [1, 1]
+    assert table["debut_rank"].tolist() == pytest.approx([3, nan], nan_ok=True)
+    with pytest.raises(InputError, match=r"^week nan is no period; count whole periods from the debut, 0$"):
+        popularity_table(frame.assign(week=pd.array([0, None, 0], "Int64")))
+
+
+def test_the_debut_rank_is_the_tables_own_or_else_by_the_chart_of_the_region():
+    frame = pd.DataFrame({"region": ["US", "GB", "US", "JP"], "sample": [0, 0, 1, 0], "week": 0, "streams": 10.0})
+    charts = {"US": RankCurve.fit(chart([80.0, 10.0])), "GB": RankCurve.fit(chart([10.0]))}
+    by_chart = popularity_table(frame, rank_curves=charts)["debut_rank"]
+    assert by_chart.tolist() == pytest.approx([2, 1, 2, nan], nan_ok=True)
+    some = popularity_table(frame.assign(rank=[40, nan, nan, nan]), rank_curves=charts)["debut_rank"]
+    assert some.tolist() == pytest.approx([40, 1, 2, nan], nan_ok=True)
+    # Without a region no chart is that of the curve.
+    alone = popularity_table(frame.iloc[:1].drop(columns="region"), rank_curves=charts)
+    assert np.isnan(alone["debut_rank"].item())
+
+
+def test_one_curve_without_a_name_is_summarised_over_its_samples():
+    frame = pd.DataFrame({"sample": [0, 0, 1, 1], "week": [0, 1, 0, 1], "streams": [1.0, 2.0, 3.0, 4.0]})
+    table = summarise_table(popularity_table(frame, observed=1))
+    assert table.columns[:2].tolist() == ["metric", "mean"]
+    assert table["metric"].tolist() == [*METRICS, "remaining"]
+    assert table.set_index("metric").loc[["sum", "remaining"], "mean"].tolist() == [5, 3]
+
+
+def test_a_summary_keeps_the_order_in_which_songs_appear():
+    frame = pd.DataFrame({"track_id": list("bbaa"), "sample": [0, 1, 0, 1], "week": 0, "streams": [4.0, 6, 1, 3]})
+    table = summarise_table(popularity_table(frame)).query("metric == 'sum'")
+    assert table["track_id"].tolist() == ["b", "a"]
+    assert table["mean"].tolist() == [5, 2]
 
 
 def test_a_table_of_paths_is_summarised_song_by_song():
@@ -337,7 +454,7 @@ def test_a_table_of_paths_is_summarised_song_by_song():
     expected = popularity_metrics(paths)["max"][1, 0]
     quantiles = found.loc[("b", "US", "max")]
     assert quantiles.tolist() == pytest.approx([expected.mean(), *np.quantile(expected, np.arange(1, 10) / 10)])
-    with pytest.raises(InputError, match="without the column sample"):
+    with pytest.raises(InputError, match=r"^a table without the column sample has no distribution .* sampled paths$"):
         summarise_table(table.drop(columns="sample"))
     with pytest.raises(InputError, match="between 24 and 25 samples"):
         summarise_table(table.iloc[1:])
@@ -347,13 +464,23 @@ def test_a_table_of_paths_is_summarised_song_by_song():
     ("call", "message"),
     [
         (lambda: popularity_metrics([1.0, -2.0]), "streams of -2 are negative"),
+        (lambda: popularity_metrics([1.0, np.inf]), "^streams of inf are no number of streams; use NaN for unknown$"),
         (lambda: popularity_metrics(np.zeros((3, 0))), r"shape \(3, 0\) have no periods"),
         (lambda: popularity_metrics(5.0), "have no periods"),
         (lambda: popularity_metrics([1.0], "filled"), "off_chart 'filled' is not known"),
         (lambda: popularity_metrics([1.0, 2.0], observed=3), "observed 3 is outside a curve of 2 periods"),
         (lambda: RankCurve.fit(chart([1.0])).rank_of(2, below="x"), "below 'x'"),
         (lambda: popularity_table(pd.DataFrame({"week": [0]})), "columns week; give rows of week and streams"),
-        (lambda: popularity_table(pd.DataFrame({"week": [0, 0], "streams": 1.0})), "has week 0 twice"),
+        (lambda: popularity_table(pd.DataFrame({"date": [0], "rank": 1})), "of 1 rows and columns date, rank; give"),
+        (lambda: popularity_table(pd.DataFrame({"week": [0, 0], "streams": 1.0})), "^the curve has week 0 twice; give"),
+        (
+            lambda: popularity_table(pd.DataFrame({"track_id": "a", "sample": 7, "day": [0, 2, 2], "streams": 1.0})),
+            "^a 7 has day 2 twice; give one row a period$",
+        ),
+        (
+            lambda: popularity_table(pd.DataFrame({"track_id": ["a"], "region": None, "week": 0, "streams": 1.0})),
+            "^row 0 of the table lacks one of track_id, region$",
+        ),
         (lambda: popularity_table(pd.DataFrame({"week": [-1], "streams": 1.0})), "week -1 is no period"),
         (lambda: popularity_table(pd.DataFrame({"week": [0], "streams": 1.0}), gaps="x"), "gaps 'x'"),
         (
@@ -371,6 +498,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(call, message: str):
 def test_per_path_functions_take_any_leading_axes():
     paths = np.random.default_rng(0).gamma(1, 100, (4, 3, 2, 6))
     assert chart_weeks(paths, lowest=50).shape == (4, 3, 2)
+    assert chart_weeks([[60, 50, 40], [40, 30, 20]], lowest=50).tolist() == [2, 0]
     assert peak_week(paths).shape == time_to_milestone(paths, 200).shape == (4, 3, 2)
     assert probability_of_total(paths, 500, axis=1).shape == (4, 2)
 

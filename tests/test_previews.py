@@ -554,6 +554,65 @@ def test_spotifys_export_gives_tracks_and_says_what_it_lacks(tmp_path: Path, cap
     assert table[["title", "plays"]].values.tolist() == [["Sun", 2], ["Ocean", 1], ["Sea", 0]]
     assert table["track_id"].tolist()[1:] == ["AAA", "BBB"]
     assert [found.title for found in read_tracks(tmp_path / "out" / "tracks.csv")] == ["Ocean", "Sea", "Sun"]
+    # A folder, or one file of it, is read as the zip is.
+    (tmp_path / "MyData").mkdir()
+    (tmp_path / "MyData" / "Streaming_History_Audio_2020.json").write_text(json.dumps(extended))
+    (tmp_path / "MyData" / "Userdata.json").write_text("{}")
+    for place in ("MyData", "MyData/Streaming_History_Audio_2020.json"):
+        assert main([str(tmp_path / place), "--provider", "spotify-export", "--out", str(tmp_path / "out")]) == 0
+        assert pd.read_csv(tmp_path / "out" / "tracks.csv")["title"].tolist() == ["Ocean", "Sea"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("endsong_0.json", "not JSON", "endsong_0.json is no JSON ("),
+        ("endsong_0.json", '{"plays": []}', "endsong_0.json holds no list of plays; give the export as it was sent"),
+        ("endsong_0.json", '[{"trackName": "Sun"}]', "endsong_0.json: an entry has no ms_played or msPlayed"),
+        ("Userdata.json", "{}", "no Streaming_History_Audio_*.json, endsong_*.json or StreamingHistory*.json"),
+        (None, "", "export: no such folder or file; give the export that Spotify sent"),
+    ],
+)
+def test_an_export_without_plays_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str | None, text: str, message: str
+):
+    if name is not None:
+        (tmp_path / "export").mkdir()
+        (tmp_path / "export" / name).write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "export"), "--provider", "spotify-export", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "tracks.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--provider", "deezer", "--files", "clips"], "--files FOLDER goes with --provider local, and only with it"),
+        (["--provider", "local"], "--files FOLDER goes with --provider local, and only with it"),
+        (["--provider", "apple", "--base-url", "ftp://shop"], "--base-url 'ftp://shop' is no http or https address"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+):
+    table = tmp_path / "tracks.csv"
+    table.write_text("track_id,title,artist\na,Ocean,Anna\n")
+    with pytest.raises(SystemExit) as stopped:
+        main([str(table), "--out", str(tmp_path / "out"), *words])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("provider", "store"), [("deezer", "deezer"), ("apple", "apple")])
+def test_the_command_fetches_from_a_server_of_ones_own(shop: Shop, tmp_path: Path, provider: str, store: str, capsys):
+    song = shop.songs[0]
+    table = tmp_path / "tracks.csv"
+    table.write_text(f"track_id,isrc,title,artist\na,{song['isrc']},{song['title']},{song['artist']}\n")
+    words = ["--provider", provider, "--out", str(tmp_path / "out"), "--base-url", shop.url, "--calls", "99"]
+    assert main([str(table), *words, "--shortest", "0.1"]) == 0
+    assert "1 previews of 1 of 1 tracks; see matches.csv, unmatched.csv" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

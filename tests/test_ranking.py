@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp3model.evaluation import ranking
+from mp3model.evaluation.bootstrap import bootstrap_weights
 from mp3model.evaluation.ranking import (
-    bootstrap_weights,
     kendall_replicates,
     ndcg_of_top,
     pair_order_replicates,

@@ -273,7 +273,7 @@ def sides(data: DatasetFolder, **kwargs: object) -> dict[tuple[str, str], str]:
 
 
 def test_time_decides_the_split():
-    # Horizon 3: week 97 + 2 ends before week 100, week 98 does not. Six months before week 97 is between 71 and 72.
+    # Horizon 3: week 97 + 2 ends before week 100, week 98 does not. Six months before week 97 is between 70 and 71.
     weeks = {"A": 10, "B": 70, "C": 72, "D": 97, "E": 98, "F": 99, "G": 100, "H": 110, "I": 111}
     data = market_of_debuts([(song, "US", w) for song, w in weeks.items()])
     found = sides(data, test_from=week(100), test_to=week(110))
@@ -283,7 +283,7 @@ def test_time_decides_the_split():
 
 
 def test_no_song_is_on_two_sides():
-    # Six months before week 97 falls between weeks 71 and 72; week 97 is the last that ends before the cut at 100.
+    # Six months before week 97 falls between weeks 70 and 71; week 97 is the last that ends before the cut at 100.
     data = market_of_debuts(
         [
             ("A", "US", 70), ("A", "GB", 73),  # train, then validation by time: joins train
@@ -291,6 +291,7 @@ def test_no_song_is_on_two_sides():
             ("C", "US", 99), ("C", "GB", 101),  # straddles the cut, then test: nothing was trained on
             ("D", "US", 100), ("D", "GB", 103),
             ("E", "US", 96), ("E", "GB", 98),  # validation, then straddles
+            ("F", "US", 40),  # train spans more than a year
         ]
     )  # fmt: skip
     found = sides(data, test_from=week(100), test_to=week(110))
@@ -301,10 +302,34 @@ def test_no_song_is_on_two_sides():
     assert (found["e", "US"], found["e", "GB"]) == ("validation", "none")
 
 
+def test_a_song_that_trains_is_not_tested_on():
+    # Train runs from week 93 to 96; its last quarter begins after week 95.
+    data = market_of_debuts([("A", "US", 93), ("B", "US", 95), ("B", "GB", 99), ("C", "US", 96), ("D", "US", 99)])
+    found = sides(data, test_from=week(99))
+    assert [found[key] for key in (("a", "US"), ("b", "US"), ("b", "GB"), ("c", "US"), ("d", "US"))] == [
+        "train", "train", "none", "validation", "test",
+    ]  # fmt: skip
+
+
 def test_a_short_history_keeps_most_of_its_debuts_for_training():
     data = market_of_debuts([(f"S{i}", "US", 5 + i) for i in range(40)])
     found = pd.Series(sides(data, test_from=week(40)))
     assert (found == "train").sum() > 2 * (found == "validation").sum() > 0
+
+
+@pytest.mark.parametrize(("span", "start"), [(364, 364 - 91), (365, 365 - 180), (400, 400 - 180)])
+def test_validation_is_the_last_quarter_of_less_than_a_year_and_the_last_six_months_of_more(span: int, start: int):
+    # Six months before 2019-07-31 is 2019-01-31; the day after it, 180 days before, is the first to validate.
+    last = pd.Timestamp("2019-07-31")
+    days = {"first": span, "before": span - start + 1, "at": span - start, "last": 0, "test": -10}
+    data = dataset(
+        "D",
+        tracks=tracks([(name, name, None, None) for name in days]),
+        curves=curves([(name, "US", last - pd.Timedelta(days=ago), 5) for name, ago in days.items()]),
+        charts=charts({"US": list(pd.date_range(last - pd.Timedelta(days=440), last + pd.Timedelta(days=20)))}),
+    )
+    found = sides(data, test_from=last + pd.Timedelta(days=10))
+    assert [found[name, "US"] for name in days] == ["train", "train", "validation", "validation", "test"]
 
 
 def test_by_default_about_a_fifth_of_the_debuts_is_test():
@@ -314,6 +339,13 @@ def test_by_default_about_a_fifth_of_the_debuts_is_test():
     assert found.loc[found["split"] == "test", "debut"].max() == week(154)
     until = make_splits(data, test_to=week(103))
     assert (until["split"] == "test").sum() == pytest.approx(0.2 * (until["debut"] <= week(103)).sum(), abs=2)
+
+
+def test_the_default_cut_is_where_the_share_of_test_comes_closest_to_a_fifth():
+    weeks = [10] * 8 + [11, 12]
+    data = market_of_debuts([(f"S{i}", "US", w) for i, w in enumerate(weeks)])
+    found = make_splits(data)
+    assert (found["split"] == "test").tolist() == (found["debut"] >= week(11)).tolist()
 
 
 @settings(max_examples=25, deadline=None)
@@ -355,6 +387,10 @@ def test_wrong_windows_are_refused():
         InputError, match=r"no debut lies in the test window 2030-01-01 to .*; the 2 debuts run from 2018-03-15"
     ):
         make_splits(data, datetime.date(2030, 1, 1), "2031-01-01")
+    with pytest.raises(
+        InputError, match=r"no debut lies in the test window 2018-01-01 to 2018-01-01; the 2 debuts run from 2018-03-15"
+    ):
+        make_splits(data, test_to="2018-01-01")
     with pytest.raises(InputError, match=r"no curves\.parquet"):
         find_debuts(dataset(tracks=data.tracks))
 
@@ -396,6 +432,15 @@ def test_adding_tracks_moves_no_artist():
     after = make_splits(undated([*artists, "New One", "Artist 3"])).set_index("track_id")["split"]
     assert after[before.index].equals(before)
     assert after["t51"] == after["t3"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "sides"),
+    [(0, ["train", "train", "validation", "test"]), (1, ["train", "test", "validation", "train"])],
+)
+def test_the_side_of_an_artist_is_the_same_in_every_version(seed: int, sides: list[str]):
+    artists = ["Queen", "Madonna", "Pulp", "Beyoncé"]
+    assert make_splits(undated(artists), seed=seed)["split"].tolist() == sides
 
 
 def test_artists_who_share_a_song_stay_together():

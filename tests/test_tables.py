@@ -143,13 +143,26 @@ def test_tables_that_fail_leave_the_old_folder_as_it_was(folder: Path):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_an_interrupted_rewrite_is_no_dataset(folder: Path):
-    (folder / "targets.parquet").unlink()
-    (folder / "targets.parquet").mkdir()
-    with pytest.raises(OSError, match=r"targets\.parquet"):
-        write_dataset(folder, **tables(), info={"frequency": "W"})
-    with pytest.raises(InputError, match=r"dataset\.json: no such file"):
-        read_dataset(folder)
+def test_what_else_a_folder_holds_stays_when_its_tables_are_replaced(folder: Path):
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("kept")
+    bank = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.startswith(("audio", "previews"))}
+    fewer = tables()
+    fewer.pop("targets")
+    write_dataset(folder, **fewer, info={"frequency": "W"})
+    assert read_dataset(folder).targets is None
+    assert (folder / "notes" / "mine.txt").read_text() == "kept"
+    assert all((folder / name).read_bytes() == content for name, content in bank.items())
+    assert not list(folder.parent.glob(f".{folder.name}*"))
+
+
+def test_where_folders_cannot_be_swapped_tables_are_replaced_one_by_one(folder: Path, monkeypatch):
+    monkeypatch.setattr("mp3model.tables.folder.exchanged", lambda one, other: False)
+    fewer = tables()
+    fewer.pop("targets")
+    write_dataset(folder, **fewer, info={"frequency": "W"})
+    assert read_dataset(folder).targets is None
+    assert not list(folder.parent.glob(f".{folder.name}*"))
 
 
 def with_value(table: str, column: str, row: int, value: object):

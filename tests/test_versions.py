@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.versions import KINDS, accepted_pairs, assign_songs, main, parse_title, plain_words
+from data_prep.titles import KINDS, parse_title, plain_words
+from data_prep.versions import accepted_pairs, assign_songs, main
 from mp3model.files import InputError
 from mp3model.tables.folder import TRACK_KINDS
 
