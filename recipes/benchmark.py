@@ -1209,6 +1209,8 @@ def main() -> None:
                 at = time.perf_counter()
                 place[name] = measure(device)
                 report["machine"]["minutes_of"][f"{device.type} {name}"] = round((time.perf_counter() - at) / 60, 2)
+                # A run that breaks off keeps what it has measured.
+                write_json(folder / "report.json", report)
         place["ratios"] = {
             f"{name}, {row['case']}": row["ratio"] for name in measured for row in place.get(name, []) if "ratio" in row
         }
