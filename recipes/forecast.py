@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mp3model.files import InputError, errors_in_one_line, sha256_of, write_json, written_whole
+from mp3model.files import InputError, errors_in_one_line, folder_written_whole, sha256_of, write_json, written_whole
 from mp3model.training.arguments import arguments_as_dict, parse_arguments
 
 # A loader's worker that is spawned, as on macOS, reads this file again under the second name.
@@ -86,6 +86,8 @@ from mp3model.training.forecasting import forecaster_of  # noqa: E402
 from mp3model.training.runs import check_bounds, must_use_cpu  # noqa: E402
 
 TABLES = ("forecasts", "popularity", "paths")
+# Shards of which the tables are written.
+JOINED = ".shards"
 # A resumed run may not change what the tables hold.
 MAY_CHANGE = {"output_dir", "resume"}
 # Units in, their tables by name out.
@@ -101,9 +103,12 @@ def main() -> None:
         check_bounds(arguments, {"samples": (1, None), "observed": (0, None), "shard": (1, None), "windows": (1, None)})
         if (arguments.data is None) == (arguments.audio is None):
             raise InputError("give either --data, a dataset folder, or --audio, a folder of files")
-        if all((folder / f"{name}.parquet").is_file() for name in TABLES):
+        # Shards are there until every table is: those of files are more than three.
+        if all((folder / f"{name}.parquet").is_file() for name in TABLES) and not (folder / "shards").exists():
             if not arguments.resume:
                 raise InputError(f"{folder} holds other forecasts; name another --output_dir")
+            if accelerator.is_main_process:
+                shutil.rmtree(folder / JOINED, ignore_errors=True)
             accelerator.print(f"{folder} is finished")
             return
         record = folder / "arguments.json"
@@ -273,15 +278,12 @@ def write_shards(units: list[str], shard: Shard, folder: Path, accelerator: Acce
         own = units[number * arguments.shard : (number + 1) * arguments.shard]
         if is_whole(place, own):
             continue
-        part = place.with_name(f".{place.name}.{accelerator.process_index}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, table in shard(own).items():
-            table.to_parquet(part / f"{name}.parquet", index=False)
-        digests = {path.name: sha256_of(path) for path in sorted(part.glob("*.parquet"))}
-        write_json(part / "whole.json", {"units": own, "files": digests})
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
+        tables = shard(own)
+        with folder_written_whole(place) as part:
+            for name, table in tables.items():
+                table.to_parquet(part / f"{name}.parquet", index=False)
+            digests = {path.name: sha256_of(path) for path in sorted(part.glob("*.parquet"))}
+            write_json(part / "whole.json", {"units": own, "files": digests})
 
 
 def is_whole(place: Path, units: list[str]) -> bool:
@@ -308,7 +310,9 @@ def join_shards(folder: Path, count: int) -> list[Path]:
         with written_whole(folder / name) as path, pq.ParquetWriter(path, schema) as out:
             for part in parts:
                 out.write_table(pq.read_table(part).cast(schema))
-    shutil.rmtree(folder / "shards")
+    # In one step, so that a run of which all shards are there is never taken for one that has to make some again.
+    (folder / "shards").rename(folder / JOINED)
+    shutil.rmtree(folder / JOINED)
     return [folder / name for name in names]
 
 

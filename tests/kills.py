@@ -121,10 +121,13 @@ def forked(work: Callable[[], Any], log: Path | None, kill: Kill | None = None, 
 
 def watch(last: float | None) -> list[int]:
     """Counts what changes files from now on, and dies before change number `last`."""
-    seen = [0]
+    seen, process = [0], os.getpid()
     written = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
     def hook(event: str, told: tuple[Any, ...]) -> None:
+        # A loader's worker has the hook too, and would die in its place.
+        if os.getpid() != process:
+            return
         if event == "open":
             if isinstance(told[0], int) or not (told[2] or 0) & written or str(told[0]).startswith("/dev"):
                 return

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
@@ -218,13 +217,16 @@ def test_a_full_disk_leaves_the_tables_that_were_there(small_dataset, tmp_path):
     folder = tmp_path / "data"
     write_dataset(folder, **given)
     before = listing(tmp_path)
-    more = [dataset.tracks.assign(track_id=f"{n}-" + dataset.tracks["track_id"]) for n in range(50)]
-    longer = given | {"tracks": pd.concat([dataset.tracks, *more])}
+    # The tracks, which are written before, are others too: half a rewrite would be seen.
+    wider = dataset.targets.assign(
+        **{f"y_{n}": np.random.default_rng(n).random(len(dataset.targets)) for n in range(30)}
+    )
+    other = given | {"tracks": dataset.tracks.assign(title="other"), "targets": wider}
     with (
-        full_after(10_000),
-        pytest.raises(InputError, match=rf"^{folder}/tracks\.parquet: cannot be written \(File too"),
+        full_after(20_000),
+        pytest.raises(InputError, match=rf"^{folder}/targets\.parquet: cannot be written \(File t"),
     ):
-        write_dataset(folder, **longer)
+        write_dataset(folder, **other)
     assert listing(tmp_path) == before
     read_dataset(folder)
 

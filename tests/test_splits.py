@@ -170,6 +170,28 @@ def test_rows_that_show_no_chart_do_not_start_a_curve():
     assert find_debuts(data)["debut"].tolist() == [week(6)]
 
 
+def test_of_two_versions_without_a_rank_the_more_streamed_names_the_song():
+    rows = pd.DataFrame({"track_id": ["a", "b", "c"], "region": "US", "date": week(5), "streams": [50.0, 100.0, 60.0]})
+    data = dataset(
+        tracks=tracks([(name, "A", None, None) for name in "abc"]),
+        curves=rows.assign(rank=pd.array([pd.NA] * 3, "Int32")),
+        charts=charts({"US": [week(i) for i in range(12)]}),
+    )
+    assert find_debuts(data)["track_id"].tolist() == ["b"]
+
+
+def test_a_dataset_whose_rows_show_no_chart_has_no_debuts():
+    rows = pd.DataFrame({"track_id": ["a"], "region": "US", "date": week(5), "streams": 10.0})
+    data = dataset(
+        tracks=tracks([("a", "A", None, None)]),
+        curves=rows.assign(rank=pd.array([pd.NA], "Int32")),
+        charts=charts({"US": [week(i) for i in range(12)]}),
+    )
+    found = find_debuts(data)
+    assert found.columns.tolist() == ["song_id", "track_id", "region", "debut"]
+    assert len(found) == 0
+
+
 def test_without_charts_the_dates_of_a_region_stand_for_them():
     background = [("z", "US", week(i), 50) for i in range(12)]
     data = dataset(
@@ -381,8 +403,10 @@ def test_the_last_six_months_of_train_validate():
 
 def test_wrong_windows_are_refused():
     data = market_of_debuts([("A", "US", 10), ("B", "US", 20)])
-    with pytest.raises(InputError, match="'soon' is no date"):
+    with pytest.raises(InputError, match=r"^test_from 'soon' is no date; write it as 2020-01-31$"):
         make_splits(data, "soon")
+    with pytest.raises(InputError, match=r"^test_to 'later' is no date"):
+        make_splits(data, "2018-04-01", "later")
     with pytest.raises(
         InputError, match=r"no debut lies in the test window 2030-01-01 to .*; the 2 debuts run from 2018-03-15"
     ):
@@ -441,6 +465,7 @@ def test_adding_tracks_moves_no_artist():
 def test_the_side_of_an_artist_is_the_same_in_every_version(seed: int, sides: list[str]):
     artists = ["Queen", "Madonna", "Pulp", "Beyoncé"]
     assert make_splits(undated(artists), seed=seed)["split"].tolist() == sides
+    assert make_splits(undated(artists))["split"].tolist() == ["train", "train", "validation", "test"]
 
 
 def test_artists_who_share_a_song_stay_together():

@@ -106,7 +106,8 @@ def _write(folder: Path, table: pd.DataFrame, tensors: dict[str, np.ndarray], fa
 
     with written_whole(folder / TABLE) as first, written_whole(folder / TENSORS) as second:
         table.to_parquet(first, index=False)
-        save_file(tensors, second, {"table": sha256_of(first), "far": json.dumps(None if np.isnan(far) else far)})
+        # A number a tensor: two entries of metadata are written in an order that differs from process to process.
+        save_file(tensors | {"far": np.array([far])}, second, {"table": sha256_of(first)})
 
 
 def _distances(tensors: dict[str, np.ndarray], embedding: np.ndarray) -> np.ndarray:
@@ -159,13 +160,14 @@ class Catalogue:
             with safe_open(folder / TENSORS, framework="numpy") as file:
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "spread")}
                 about = file.metadata() or {}
+                # Models of before have it in the metadata.
+                told = json.loads(about["far"]) if "far" in about else float(file.get_tensor("far")[0])
         except (SafetensorError, OSError) as error:
             raise InputError(f"{folder / TENSORS}: not a readable catalogue ({error}); {_MEND}") from error
         if about.get("table") != sha256_of(folder / TABLE):
             raise InputError(f"{folder / TENSORS}: does not belong to the {TABLE} beside it; {_MEND}")
-        far = json.loads(about.get("far", "null"))
         songs = pd.Index(table["song_id"].drop_duplicates())
-        return cls(table, songs, tensors, np.nan if far is None else float(far))
+        return cls(table, songs, tensors, np.nan if told is None else float(told))
 
     def nearest(self, embedding: np.ndarray, n: int = 5) -> pd.DataFrame:
         """The n songs that sound most alike: `place, song_id, title, artist, distance`, nearest first.

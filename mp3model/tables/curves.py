@@ -10,6 +10,7 @@ import pandas as pd
 
 from mp3model.files import InputError
 from mp3model.tables.folder import DatasetFolder, chart_positions
+from mp3model.tables.schema import DATE_UNIT
 
 PERIOD_DAYS = {"W": 7, "D": 1}
 OBSERVED, BELOW, UNKNOWN = 0, 1, 2
@@ -149,9 +150,7 @@ class CurveArrays:
 
     def chart_observed(self) -> np.ndarray:
         """(n, H) streams as charts show them: 0 where the song is not on the chart on hand, NaN if UNKNOWN."""
-        known = np.where(self.charted, self.streams, 0.0)
-        without_chart = np.isnan(self.lowest) & (self.state == OBSERVED)
-        return np.where(self.state == UNKNOWN, np.nan, np.where(without_chart, self.streams, known))
+        return np.where(self.state == UNKNOWN, np.nan, np.where(self.charted, self.streams, 0.0))
 
 
 def taken(curves: CurveArrays, rows: np.ndarray) -> CurveArrays:
@@ -289,7 +288,7 @@ def _rows_of_debuts(dataset: DatasetFolder, debuts: pd.DataFrame, horizon: int) 
 
 def _positions(index: pd.Index, values: pd.Series) -> np.ndarray:
     codes, uniques = pd.factorize(values)
-    return index.get_indexer(uniques)[codes].astype(np.int64)
+    return index.get_indexer(uniques)[codes]
 
 
 def popularity_targets(dataset: DatasetFolder, debuts: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -317,7 +316,7 @@ def popularity_targets(dataset: DatasetFolder, debuts: pd.DataFrame | None = Non
         raise InputError(f"{dataset.path}: has no splits.parquet; make one by mp3model.tables.splits.make_splits")
     rows = with_songs(debuts.reset_index(drop=True), dataset.tracks)
     if "debut" not in rows:
-        rows = rows.assign(debut=np.datetime64("NaT", "s"))
+        rows = rows.assign(debut=pd.Series(pd.NaT, index=rows.index, dtype=DATE_UNIT))
     if "split" not in rows:
         rows = _with_split(rows, dataset.splits)
     rows = rows[["song_id", "track_id", "region", "debut", "split"]]

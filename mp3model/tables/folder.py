@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.files import InputError, sha256_of, write_json, written_whole
+from mp3model.audio.bank import shard_length, shard_name
+from mp3model.files import (
+    InputError,
+    exchanged,
+    flush,
+    folder_beside,
+    link_rest,
+    put_in_place,
+    refusals_named,
+    sha256_of,
+    write_json,
+    written_whole,
+)
 from mp3model.tables.schema import Column, Schema, refuse, validate
 
 SPLITS = ("train", "validation", "test", "none")
 TRACK_KINDS = ("studio", "live", "remix", "cover", "instrumental", "sped-up")
 DEFAULT_HORIZON = {"W": 12, "D": 84}
+# What `write_dataset` writes, or removes where it is given no such table.
+OWN_FILES = ("tracks.parquet", "curves.parquet", "charts.parquet", "targets.parquet", "splits.parquet", "dataset.json")
 
 _STREAMS_MEND = "streams are counts: correct the row, or leave the value missing if it is unknown"
 SCHEMAS: dict[str, Schema] = {
@@ -169,8 +183,8 @@ def write_dataset(
 ) -> None:
     """Validates the tables and writes the folder, each file whole, rows sorted by key, `dataset.json` last.
 
-    A folder that is written again loses the tables that are not given, but for the audio bank and `splits.parquet`: a
-    split the user made is kept and must fit the new tables.
+    Another dataset in the folder is replaced once the new one is whole, in one step. It loses the tables that are not
+    given, but for the audio bank and `splits.parquet`: a split the user made is kept and must fit the new tables.
 
     Args:
         path: the folder, made if absent.
@@ -200,20 +214,73 @@ def write_dataset(
     dataset = DatasetFolder(path=path, info=info, **tables)
     check_together(dataset)
 
-    counts = {name: len(table) for name, table in tables.items()}
-    if curves is not None and not isinstance(curves, pd.DataFrame):
-        counts["curves"] = _write_curve_blocks(curves, dataset)
-    # Without dataset.json the folder is refused, so an interrupted rewrite cannot pass for a dataset.
-    (path / "dataset.json").unlink(missing_ok=True)
+    new = {name: tables[name] for name in given if isinstance(given[name], pd.DataFrame)}
+    blocks = None if isinstance(curves, pd.DataFrame) else curves
+    if not (path / "dataset.json").exists():
+        _write_tables(path, path, dataset, new, blocks)
+        return
+    with folder_beside(path) as beside:
+        _write_tables(beside, path, dataset, new, blocks)
+        replace_dataset(beside, path, [name for name in OWN_FILES if name != "splits.parquet" or "splits" in new])
+
+
+def _write_tables(
+    place: Path,
+    path: Path,
+    dataset: DatasetFolder,
+    given: dict[str, pd.DataFrame],
+    blocks: Iterable[pd.DataFrame] | None,
+) -> None:
+    """Writes the tables that were given into `place`, which is to be `path`; others of the dataset lie there."""
+    counts = {name: len(getattr(dataset, name)) for name in SCHEMAS if getattr(dataset, name) is not None}
+    if blocks is not None:
+        counts["curves"] = _write_curve_blocks(blocks, dataset, place / "curves.parquet")
     for name in ("curves", "charts", "targets"):
         if name not in counts:
-            (path / f"{name}.parquet").unlink(missing_ok=True)
-    for name in given:
-        if isinstance(given[name], pd.DataFrame):
-            _write_parquet(tables[name], SCHEMAS[name].key, path / f"{name}.parquet")
+            (place / f"{name}.parquet").unlink(missing_ok=True)
+    for name, table in given.items():
+        _write_parquet(table, SCHEMAS[name].key, place / f"{name}.parquet")
+    info = dict(dataset.info)
     info["counts"] = {name: counts[name] for name in SCHEMAS if name in counts}
-    info["hashes"] = {f"{name}.parquet": sha256_of(path / f"{name}.parquet") for name in info["counts"]}
-    write_json(path / "dataset.json", info)
+    written = {*given, *(() if blocks is None else ("curves",))}
+    info["hashes"] = {
+        f"{name}.parquet": sha256_of((place if name in written else path) / f"{name}.parquet")
+        for name in info["counts"]
+    }
+    write_json(place / "dataset.json", info)
+
+
+def replace_dataset(beside: Path, path: Path, own: Collection[str]) -> None:
+    """Puts a dataset folder that is whole in the place of another, with all else that the other holds.
+
+    In one step where the file system can swap folders and give files a second name; file by file elsewhere, during
+    which the folder is refused as unfinished.
+
+    Args:
+        beside: The new one.
+        path: Where it belongs; what lies there need not be a dataset yet.
+        own: Files that the new one replaces; those that it does not have are removed.
+
+    Raises:
+        InputError: The place cannot be written.
+    """
+    with refusals_named(path, every=True):
+        if not path.exists():
+            put_in_place(beside, path)
+            return
+        if (path / "dataset.json").exists() and link_rest(path, beside, own):
+            flush(beside)
+            if exchanged(beside, path.resolve()):
+                flush(path.resolve().parent)
+                return
+        # Without dataset.json the folder is refused: half a move cannot pass for a dataset.
+        (path / "dataset.json").unlink(missing_ok=True)
+        for name in sorted(own, key="dataset.json".__eq__):
+            if (beside / name).exists():
+                (beside / name).replace(path / name)
+            else:
+                (path / name).unlink(missing_ok=True)
+        flush(path)
 
 
 def check_together(dataset: DatasetFolder) -> None:
@@ -334,8 +401,8 @@ def check_shards(dataset: DatasetFolder) -> None:
     needed = np.zeros(len(numbers), np.int64)
     np.maximum.at(needed, codes, ends)
     for shard, last in zip(numbers, needed, strict=True):
-        file = dataset.path / f"audio-{shard:05d}.npy"
-        if not file.exists():
+        file = dataset.path / shard_name(shard)
+        if not os.path.exists(file):
             reason = f"names shard {file.name}, which is not there"
             _refuse(
                 dataset,
@@ -345,20 +412,25 @@ def check_shards(dataset: DatasetFolder) -> None:
                 reason,
                 "copy it into the folder, or build the bank again",
             )
-        try:
-            samples = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(
-                f"{file}: damaged or cut short ({error}); copy it again, or build the bank again"
-            ) from error
-        if samples.dtype != np.int16 or samples.ndim != 1:
-            found = f"{samples.ndim}-dimensional {samples.dtype}"
-            raise InputError(f"{file}: holds {found} instead of flat int16 samples; build the bank again")
-        if last > len(samples):
-            beyond = (shards == shard) & (ends > len(samples))
+        length = shard_length(file)
+        if length is None:
+            length = len(_mapped_shard(file))
+        if last > length:
+            beyond = (shards == shard) & (ends > length)
             end = int(ends[np.flatnonzero(beyond)[0]])
-            reason = f"the clip ends at sample {end}, the shard {file.name} at {len(samples)}"
+            reason = f"the clip ends at sample {end}, the shard {file.name} at {length}"
             _refuse(dataset, "previews", beyond, "samples", reason, "copy the shard again, or build the bank again")
+
+
+def _mapped_shard(file: Path) -> np.ndarray:
+    try:
+        samples = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{file}: damaged or cut short ({error}); copy it again, or build the bank again") from error
+    if samples.dtype != np.int16 or samples.ndim != 1:
+        found = f"{samples.ndim}-dimensional {samples.dtype}"
+        raise InputError(f"{file}: holds {found} instead of flat int16 samples; build the bank again")
+    return samples
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -412,15 +484,15 @@ def _write_parquet(frame: pd.DataFrame, key: tuple[str, ...], file: Path) -> Non
         frame.sort_values(list(key), kind="stable").to_parquet(temporary, index=False, write_page_checksum=True)
 
 
-def _write_curve_blocks(blocks: Iterable[pd.DataFrame], dataset: DatasetFolder) -> int:
-    """Validates and writes curves frame by frame, a row group each; how many rows there were."""
+def _write_curve_blocks(blocks: Iterable[pd.DataFrame], dataset: DatasetFolder, place: Path) -> int:
+    """Validates curves frame by frame and writes them to `place`, a row group each; how many rows there were."""
     import pyarrow
     import pyarrow.parquet
 
     file, key = dataset.path / "curves.parquet", SCHEMAS["curves"].key
     beside = replace(dataset, splits=None, targets=None, previews=None)
     writer, last, count = None, None, 0
-    with written_whole(file) as temporary:
+    with written_whole(place) as temporary:
         try:
             for frame in blocks:
                 block = validate(frame, SCHEMAS["curves"], file).sort_values(list(key), kind="stable")
@@ -440,5 +512,4 @@ def _write_curve_blocks(blocks: Iterable[pd.DataFrame], dataset: DatasetFolder) 
                 writer.close()
         if writer is None:
             raise InputError(f"{file}: no curves were given; give one frame at least, it may be empty")
-        (dataset.path / "dataset.json").unlink(missing_ok=True)
     return count

@@ -11,7 +11,7 @@ import pandas as pd
 from mp3model.files import InputError
 from mp3model.tables.curves import PERIOD_DAYS, charted_rows, period_dates
 from mp3model.tables.folder import SCHEMAS, DatasetFolder, chart_positions
-from mp3model.tables.schema import DATE_UNIT, validate
+from mp3model.tables.schema import validate
 from mp3model.tables.tracks import artist_keys
 
 # Definitions of a debut, in days.
@@ -95,7 +95,7 @@ def _ranked_text(values: Any) -> np.ndarray:
 
 def _dates_with_rows(dataset: DatasetFolder) -> pd.DataFrame:
     assert dataset.curves is not None
-    return dataset.curves[["region", "date"]].drop_duplicates().reset_index(drop=True)
+    return dataset.curves[["region", "date"]].drop_duplicates()
 
 
 def _watched(first: pd.DataFrame, charts: pd.DataFrame, frequency: str, horizon: int) -> np.ndarray:
@@ -189,9 +189,11 @@ def _split_by_time(
     debuts = find_debuts(dataset)
     debut = debuts["debut"]
     if not len(debuts):
-        return debuts.assign(split=pd.Series([], dtype=object))
+        return debuts.assign(split=None)
     test_to = debut.max() if test_to is None else test_to
-    test_from = _cut_for_share(debut[debut <= test_to]) if test_from is None else test_from
+    if test_from is None:
+        until = debut[debut <= test_to]
+        test_from = _cut_for_share(until) if len(until) else test_to
     test = ((debut >= test_from) & (debut <= test_to)).to_numpy()
     if not test.any():
         raise InputError(
@@ -200,14 +202,13 @@ def _split_by_time(
         )
     last_end = period_dates(debut, dataset.horizon, dataset.frequency)[:, -1]
     train = last_end < test_from.to_datetime64()
-    validation = train & (debut >= _validation_start(debut[train])).to_numpy() if train.any() else train
+    # Without a row that trains the start is NaT, which no debut reaches.
+    validation = train & (debut >= _validation_start(debut[train])).to_numpy()
     split = np.select([test, validation, train], ["test", "validation", "train"], "none")
-    return debuts.assign(split=_one_side(debuts["song_id"], debut, split))
+    return debuts.assign(split=_one_side(debuts["song_id"], split))
 
 
 def _cut_for_share(debut: pd.Series) -> pd.Timestamp:
-    if not len(debut):
-        return pd.Timestamp.max.floor("s")
     dates, counts = np.unique(debut.to_numpy(), return_counts=True)
     share_from = counts[::-1].cumsum()[::-1] / counts.sum()
     return pd.Timestamp(dates[np.argmin(np.abs(share_from - TEST_SHARE))])
@@ -220,16 +221,14 @@ def _validation_start(train_debut: pd.Series) -> pd.Timestamp:
     return last - pd.DateOffset(months=VALIDATION_MONTHS) + pd.Timedelta(days=1)
 
 
-def _one_side(song_id: pd.Series, debut: pd.Series, split: np.ndarray) -> np.ndarray:
-    """Rows of a song follow its earliest row that is in use; what time forbids there becomes `none`."""
-    order = np.lexsort((split == "none", debut.to_numpy()))
-    rows = pd.DataFrame({"song": pd.factorize(song_id)[0], "split": split}).iloc[order]
-    side = rows[rows["split"] != "none"].drop_duplicates("song").set_index("song")["split"]
-    leading = rows["song"].map(side).sort_index().to_numpy(dtype=object)
+def _one_side(song_id: pd.Series, split: np.ndarray) -> np.ndarray:
+    """Rows of a song follow its first one in use, in order of debut; what time forbids there becomes `none`."""
+    rows = pd.DataFrame({"song": song_id, "split": split})
+    used = rows[rows["split"] != "none"].drop_duplicates("song")
+    leading = song_id.map(used.set_index("song")["split"]).to_numpy()
     # Train and validation share the cut, so a row may move from one to the other; over the cut it may not.
     movable = (split == "validation") & (leading == "train")
-    stays = (split == leading) | (split == "none")
-    return np.select([stays, movable], [split, "train"], "none")
+    return np.select([split == leading, movable], [split, "train"], "none")
 
 
 def _split_by_artist(dataset: DatasetFolder, seed: int) -> pd.DataFrame:
@@ -243,19 +242,15 @@ def _split_by_artist(dataset: DatasetFolder, seed: int) -> pd.DataFrame:
     size = len(song_names) + len(artist_names)
     links = coo_array((np.ones(len(tracks)), (songs, len(song_names) + artists)), shape=(size, size))
     group = connected_components(links, directed=False)[1]
-    name = pd.Series(np.asarray(artist_names, dtype=object)).groupby(group[len(song_names) :]).min()
+    name = pd.Series(artist_names).groupby(group[len(song_names) :]).min()
     side = {key: _hashed_side(seed, text) for key, text in name.items()}
     by_track = pd.Series([side[g] for g in group[songs]], index=tracks["track_id"])
     rows = dataset.targets[["track_id", "region"]]
-    debut = pd.Series(pd.NaT, index=rows.index, dtype=DATE_UNIT)
-    return rows.assign(debut=debut, split=rows["track_id"].map(by_track))
+    return rows.assign(debut=None, split=rows["track_id"].map(by_track))
 
 
 def _hashed_side(seed: int, artist: str) -> str:
     digest = hashlib.sha256(f"{seed}:{artist}".encode()).digest()
     draw = int.from_bytes(digest[:8], "big") / 2**64
-    for side, share in ARTIST_SHARES.items():
-        draw -= share
-        if draw < 0:
-            return side
-    return "test"
+    ends = np.cumsum(list(ARTIST_SHARES.values()))
+    return list(ARTIST_SHARES)[np.searchsorted(ends[:-1], draw, "right")]
