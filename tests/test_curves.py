@@ -189,6 +189,14 @@ def test_streams_too_small_for_the_chart_count_as_observed_but_not_as_charted():
     assert found.chart_observed().tolist() == [[100, 0, 40, 0]]
 
 
+def test_without_a_chart_a_row_counts_as_charted_if_it_streamed_at_all():
+    rows = [("a", "US", week, value, None) for week, value in zip(weeks(1, 2, 3), (1, 0, 0.5), strict=True)]
+    data = dataset(tracks=tracks(a="A"), curves=curves(*rows))
+    found = curve_arrays(data, pd.DataFrame({"track_id": ["a"], "region": ["US"], "debut": weeks(1)}))
+    assert found.charted.tolist() == [[True, False, True, False]]
+    np.testing.assert_array_equal(found.chart_observed(), [[1, 0, 0.5, np.nan]])
+
+
 def random_market(seed: int, frequency: str) -> tuple[DatasetFolder, pd.DataFrame]:
     """Tracks with versions, holes in the charts, unknown streams and ranks; debuts with repeats, in any order."""
     rng = np.random.default_rng(seed)

@@ -123,6 +123,8 @@ def test_curves_of_which_nothing_is_known_divide_nothing_by_nothing():
     with np.errstate(all="raise"):
         found = popularity_metrics([[nan, nan], [4.0, 2.0]])
     assert found["mean"].tolist() == pytest.approx([nan, 3], nan_ok=True)
+    assert found["max"].tolist() == pytest.approx([nan, 4], nan_ok=True)
+    assert popularity_metrics([[0.5, nan], [0, nan]])["max"].tolist() == [0.5, 0]
 
 
 def test_remaining_is_the_sum_after_the_observed_periods():

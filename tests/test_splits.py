@@ -128,6 +128,18 @@ def test_the_earliest_release_of_any_version_decides():
         assert kept(data) == counts
 
 
+def test_a_full_date_up_to_the_debut_is_believed_over_another_versions_year():
+    old = week(5) - pd.Timedelta(days=400)
+    for ago, counts in ((0, True), (28, True), (-1, False)):
+        release = week(5) - pd.Timedelta(days=ago)
+        data = dataset(
+            tracks=tracks([("a", "A", release, None), ("a2", "A", None, old)]),
+            curves=curves([("a", "US", week(5), 5)]),
+            charts=charts({"US": [week(i) for i in range(10)]}),
+        )
+        assert kept(data) == counts
+
+
 def test_a_song_that_charted_elsewhere_more_than_28_days_before_is_old():
     run = [week(i) for i in range(20)]
     data = dataset(
