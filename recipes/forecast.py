@@ -313,6 +313,9 @@ def join_shards(folder: Path, count: int) -> list[Path]:
     # In one step, so that a run of which all shards are there is never taken for one that has to make some again.
     (folder / "shards").rename(folder / JOINED)
     shutil.rmtree(folder / JOINED)
+    # Tables that a killed run had begun to write.
+    for left in folder.glob(".*.parquet"):
+        left.unlink()
     return [folder / name for name in names]
 
 
