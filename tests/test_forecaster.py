@@ -387,7 +387,7 @@ def test_a_folder_that_holds_no_model_is_refused_by_name(model_folder, tmp_path)
     (tmp_path / "config.json").write_bytes((model_folder / "config.json").read_bytes())
     whole = (model_folder / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no whole safetensors file"):
         Forecaster.from_pretrained(tmp_path)
 
 

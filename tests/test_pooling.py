@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_charts import HORIZON, small_charts
 
@@ -78,6 +78,8 @@ def test_paths_with_nothing_left_begin_at_once_where_the_other_expects_more():
     st.sampled_from(WEIGHTS),
 )
 def test_pooled_paths_are_finite_and_keep_their_order(totals, other, weight):
+    # Half of the chart's lowest is a tie, which rounding decides.
+    assume(not np.isclose(totals, 1.5).any())
     paths = np.zeros((1, len(totals), 2))
     paths[0, :, 1] = totals
     pooled = pooled_paths(paths, 1, np.sort(other)[None], weight, FLOOR, np.array([3.0]))
