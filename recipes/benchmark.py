@@ -92,7 +92,7 @@ from mp3model.model.encoder import AST, grid_of  # noqa: E402
 from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
 from mp3model.tables.curves import popularity_targets  # noqa: E402
-from mp3model.tables.folder import read_dataset  # noqa: E402
+from mp3model.tables.folder import DatasetFolder, read_dataset  # noqa: E402
 from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import (  # noqa: E402
     EpochBatches,
@@ -102,6 +102,7 @@ from mp3model.training.batches import (  # noqa: E402
     songs_of_split,
     target_statistics,
 )
+from mp3model.training.runs import give_memory_back  # noqa: E402
 
 FRAMES = {10.24: 1024, 30.0: 2998}
 QUICK, TRIALS = arguments.quick, arguments.trials or (3 if arguments.quick else 5)
@@ -465,16 +466,17 @@ def matrix_products(device: torch.device) -> list[Row]:
 NAMES = ("total", "debut_rank")
 
 
-def songs_of(folder: Path, bank: AudioBank, split: str) -> Songs:
-    """The songs of one split of a dataset folder, with both of MP2's targets."""
-    dataset = read_dataset(folder)
+def songs_of(dataset: DatasetFolder, bank: AudioBank, split: str) -> Songs:
+    """The songs of one split of a dataset, with both of MP2's targets."""
     return songs_of_split(popularity_targets(dataset), dataset.tracks, bank, [split], dataset.regions, NAMES)
 
 
-def recipe_parts(folder: Path, size: str, frames: int) -> tuple[TrainingSet, EpochBatches, MP2Model]:
-    """What recipes/mp2.py trains with, on a dataset folder."""
-    bank = AudioBank(folder)
-    songs = songs_of(folder, bank, "train")
+def recipe_parts(
+    dataset: DatasetFolder, bank: AudioBank, size: str, frames: int
+) -> tuple[TrainingSet, EpochBatches, MP2Model]:
+    """What recipes/mp2.py trains with, on a dataset."""
+    songs = songs_of(dataset, bank, "train")
+    give_memory_back()
     width, depth, heads = SIZES[size]
     config = MP3Config(
         regions=songs.regions,
@@ -553,7 +555,7 @@ def shares(device: torch.device) -> list[Row]:
 
 def shares_row(case: Case, device: torch.device, folder: Path, bank: str) -> Row:
     """One way to the bank."""
-    data, batches, model = recipe_parts(folder, case.size, FRAMES[case.seconds])
+    data, batches, model = recipe_parts(read_dataset(folder), AudioBank(folder), case.size, FRAMES[case.seconds])
     model.to(device).train()
     batches.batch_size, together = (4, 1) if device.type == "cpu" else (32, 8)
     loader: Any = ResidentBatches(data, batches, device)
@@ -661,7 +663,8 @@ def race(folder: Path, device: torch.device) -> Race:
         case, songs, epochs, batch = Case("micro", 10.24, 16, "fp32", 0.5), 48 if QUICK else 200, 1 if QUICK else 4, 8
     make_market(folder, songs, progress=False, oracle_runs=0)
     bank, frames = AudioBank(folder), FRAMES[case.seconds]
-    train, validation = (songs_of(folder, bank, split) for split in ("train", "validation"))
+    dataset = read_dataset(folder)
+    train, validation = (songs_of(dataset, bank, split) for split in ("train", "validation"))
     statistics_of_train, samples = target_statistics(train), int(case.seconds * SAMPLE_RATE)
     data = TrainingSet(train, bank, train.standardised(statistics_of_train), samples, seed=0)
     frontend = LogMel(frames=frames).to(device)
@@ -1018,27 +1021,32 @@ def scale_apart(folder: Path) -> Row:
 
 
 def scale_of(folder: str, threads: int) -> Row:
-    """One dataset, in this process: seconds to open it, to gather its songs, a step; memory then and after an epoch."""
+    """One dataset, in this process: seconds to open it, to gather its songs, and a step takes, and its memory.
+
+    `starts_s` counts from the process's birth to the end of the first step, `memory_after_mb` after all steps.
+    """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = now(torch.device("cpu"))
     dataset, bank = read_dataset(folder), AudioBank(folder)
     opened = now(torch.device("cpu")) - began
-    del dataset, bank
-    data, batches, model = recipe_parts(Path(folder), "nano", FRAMES[10.24])
-    model.to(device).train()
+    data, batches, model = recipe_parts(dataset, bank, "nano", FRAMES[10.24])
     ready = now(torch.device("cpu")) - began - opened
+    model.to(device).train()
     source = endless(batches, torch.utils.data.DataLoader(data, batch_sampler=batches, num_workers=0))
     step, process, memory, seconds = recipe_step(model, device), psutil.Process(), [], []
+    step(source, None)
+    started = time.process_time() if arguments.clock == "processor" else time.time() - process.create_time()
     for _ in range(4 + (16 if QUICK else 60)):
         at = now(device)
         step(source, None)
         seconds.append(now(device) - at)
-        # Pages of a memory-mapped bank are the system's cache: they go when memory is wanted.
+        # Pages of libraries that processes share are not what a dataset takes.
         memory.append((process.memory_info().rss - process.memory_info().shared) / 1e6)
     return {
         "opens_s": opened,
         "gathers_s": ready,
+        "starts_s": started,
         "step_s": statistics.median(seconds[4:]),
         "memory_mb": round(memory[4]),
         "memory_after_mb": round(memory[-1]),
@@ -1053,8 +1061,8 @@ def scale_picture(rows: list[Row], path: Path) -> None:
     tracks = [row["tracks"] for row in rows]
     for axis, names, title in zip(
         axes,
-        (("opens_s", "gathers_s"), ("step_s",), ("memory_mb", "memory_after_mb")),
-        ("start-up, seconds", "a training step, seconds", "memory without page cache, MB"),
+        (("starts_s", "opens_s", "gathers_s"), ("step_s",), ("memory_mb", "memory_after_mb")),
+        ("start-up to the first step, seconds", "a training step, seconds", "memory without page cache, MB"),
         strict=True,
     ):
         for name in names:

@@ -110,6 +110,7 @@ def main() -> None:
             if accelerator.is_main_process:
                 shutil.rmtree(folder / JOINED, ignore_errors=True)
             accelerator.print(f"{folder} is finished")
+            accelerator.end_training()
             return
         record = folder / "arguments.json"
         if (folder / "shards").exists() and not arguments.resume:
@@ -135,6 +136,8 @@ def main() -> None:
             written = join_shards(folder, -(-len(units) // arguments.shard))
             print(f"{len(units)} song(s): {', '.join(map(str, written))}")
             say_rejected(folder, len(units))
+    # A process that exits with its group's threads at work may be aborted by them.
+    accelerator.end_training()
 
 
 def of_dataset() -> tuple[list[str], Shard]:

@@ -174,7 +174,13 @@ from mp3model.training.batches import (  # noqa: E402
     target_statistics,
 )
 from mp3model.training.guards import StepGuard, refuse_without_validation  # noqa: E402
-from mp3model.training.runs import check_bounds, claim_folder, must_use_cpu, read_or_make  # noqa: E402
+from mp3model.training.runs import (  # noqa: E402
+    check_bounds,
+    claim_folder,
+    give_memory_back,
+    must_use_cpu,
+    read_or_make,
+)
 
 # Beyond this the test split speaks for itself; below it every song is tested on, by artist.
 SMALL_TEST = 30
@@ -250,6 +256,7 @@ def main() -> None:
     with errors_in_one_line(speak=accelerator.is_main_process):
         if train_arguments.resume and (folder / "report.json").is_file():
             accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
+            accelerator.end_training()
             return
         arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
         claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
@@ -295,6 +302,7 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
         f"{', '.join(config.regions)}; {accelerator.num_processes} process(es), {accelerator.device.type}"
     )
     everyone = gather("train", "validation", "test")
+    give_memory_back()
     features = mean_log_mel(everyone, bank, config, accelerator)
     model, skipped = fit(config, train, validation, bank, folder, accelerator)
     if accelerator.is_main_process:

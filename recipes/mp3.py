@@ -197,7 +197,13 @@ from mp3model.training.forecasting import (  # noqa: E402
     shared_luck,
 )
 from mp3model.training.guards import StepGuard, refuse_without_validation  # noqa: E402
-from mp3model.training.runs import check_bounds, claim_folder, must_use_cpu, read_or_make  # noqa: E402
+from mp3model.training.runs import (  # noqa: E402
+    check_bounds,
+    claim_folder,
+    give_memory_back,
+    must_use_cpu,
+    read_or_make,
+)
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
 MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"}
@@ -254,6 +260,7 @@ def main() -> None:
     with errors_in_one_line(speak=accelerator.is_main_process):
         if train_arguments.resume and (folder / "report.json").is_file():
             accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
+            accelerator.end_training()
             return
         arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
         claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
@@ -287,6 +294,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         f"({len(validation.rows)}), {len(test)} test ({len(test.rows)}) in {len(config.regions)} regions; "
         f"encoder {config.encoder}; {accelerator.num_processes} process(es), {accelerator.device.type}"
     )
+    give_memory_back()
     set_seed(train_arguments.seed)
     model = MP3Model(config)
     hearing = None

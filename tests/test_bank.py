@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mp3model.audio.bank import AudioBank, shard_length, to_int16, write_index, write_shard
+from mp3model.audio.bank import AudioBank, shard_layout, to_int16, write_index, write_shard
 from mp3model.files import InputError
 
 
@@ -121,12 +122,12 @@ def test_verify_names_the_clip_whose_audio_has_changed(bank: AudioBank):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "damaged or truncated"),
-        (lambda path: path.write_bytes(b""), "damaged or truncated"),
-        (lambda path: path.write_bytes(b"not an array"), "damaged or truncated"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "damaged or cut short"),
+        (lambda path: path.write_bytes(b""), "damaged or cut short"),
+        (lambda path: path.write_bytes(b"not an array"), "damaged or cut short"),
         (lambda path: np.save(path, np.zeros(10, np.int16)), "has 10 samples, previews.parquet needs 80"),
-        (lambda path: np.save(path, np.zeros(100, np.float32)), r"holds float32 \(100,\)"),
-        (lambda path: np.save(path, np.zeros((100, 2), np.int16)), r"holds int16 \(100, 2\)"),
+        (lambda path: np.save(path, np.zeros(100, np.float32)), "holds 1-dimensional float32"),
+        (lambda path: np.save(path, np.zeros((100, 2), np.int16)), "holds 2-dimensional int16"),
         (lambda path: path.unlink(), "no such file"),
     ],
 )
@@ -135,6 +136,32 @@ def test_a_damaged_shard_is_named_with_what_is_wrong(bank: AudioBank, damage, re
     with pytest.raises(InputError, match=r"audio-00000\.npy: .*" + reason) as caught:
         AudioBank(bank.path).read(1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shard_that_is_cut_or_taken_away_while_it_is_read_is_named(bank: AudioBank):
+    bank.read(1)
+    shard = bank.path / "audio-00000.npy"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"audio-00000\.npy: was cut short while it was in use"):
+        bank.read(1)
+    shard.unlink()
+    with pytest.raises(InputError, match=r"audio-00000\.npy: cannot be read"):
+        bank.read(1)
+
+
+def test_a_bank_of_more_shards_than_files_may_be_open_is_read_and_leaves_none_open(tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    rows = [write_shard(tmp_path, number, [(f"t{number:03d}", 0, ramp(50 + number))]) for number in range(120)]
+    write_index(tmp_path, pd.concat(rows))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/dev/fd")) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+    try:
+        opened = AudioBank(tmp_path)
+        for position in range(len(opened)):
+            np.testing.assert_array_equal(opened.read(position), ramp(50 + position))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_missing_or_damaged_index_is_named(bank: AudioBank, tmp_path: Path):
@@ -152,23 +179,34 @@ def test_a_missing_or_damaged_index_is_named(bank: AudioBank, tmp_path: Path):
         AudioBank(tmp_path)
 
 
+def test_an_array_that_numpy_wrote_with_another_header_is_read(bank: AudioBank):
+    shard = bank.path / "audio-00000.npy"
+    clips = [bank.read(position) for position in range(len(bank))]
+    samples = np.load(shard)
+    with open(shard, "wb") as stream:
+        np.lib.format.write_array(stream, samples, version=(2, 0))
+    again = AudioBank(bank.path)
+    for position, clip in enumerate(clips):
+        np.testing.assert_array_equal(again.read(position), clip)
+
+
 @pytest.mark.parametrize("length", [0, 1, 999, 123_456])
 def test_a_shards_length_is_told_from_its_header_alone(tmp_path: Path, length: int):
     write_shard(tmp_path, 0, [("a", 0, ramp(length))] if length else [])
     np.save(tmp_path / "numpy.npy", ramp(length))
-    assert shard_length(tmp_path / "audio-00000.npy") == shard_length(tmp_path / "numpy.npy") == length
+    assert shard_layout(tmp_path / "audio-00000.npy") == shard_layout(tmp_path / "numpy.npy") == (128, length)
 
 
 def test_a_header_that_needs_a_closer_look_is_not_guessed_at(tmp_path: Path):
     odd = {"swapped": ramp(9).astype(">i2"), "wide": ramp(9).astype("<i4"), "table": ramp(9).reshape(3, 3)}
     for name, values in odd.items():
         np.save(tmp_path / f"{name}.npy", values)
-        assert shard_length(tmp_path / f"{name}.npy") is None, name
+        assert shard_layout(tmp_path / f"{name}.npy") is None, name
     np.save(tmp_path / "whole.npy", ramp(9))
     whole = (tmp_path / "whole.npy").read_bytes()
     for damaged in (b"", whole[:60], whole[:-1], b"\x92" + whole[1:]):
         (tmp_path / "damaged.npy").write_bytes(damaged)
-        assert shard_length(tmp_path / "damaged.npy") is None
+        assert shard_layout(tmp_path / "damaged.npy") is None
 
 
 def test_a_shard_whose_clips_fail_midway_is_not_written(tmp_path: Path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mp3model.files import InputError, sha256_of
 from mp3model.tables.folder import SCHEMAS, read_dataset, write_dataset
-from mp3model.tables.schema import REGIONS, Column, Schema, validate
+from mp3model.tables.schema import REGIONS, Column, Schema, places, validate
 from mp3model.tables.tracks import artist_key, artist_keys, release_window
 
 WEEKS = pd.date_range("2020-01-02", periods=4, freq="7D")  # Thursdays
@@ -409,6 +409,29 @@ def test_common_types_of_other_writers_are_taken(folder: Path):
     assert read["streams"].sum() == 2600
     assert read["rank"].isna().sum() == 1
     assert str(read["date"].dtype) == "datetime64[s]"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "ba", "é"]), st.integers(0, 3)), max_size=8), st.booleans())
+def test_a_key_is_refused_when_it_repeats_whatever_the_order_of_rows(keys: list[tuple[str, int]], in_order: bool):
+    keys = sorted(keys) if in_order else keys
+    frame = pd.DataFrame(keys, columns=["song", "period"]).astype({"song": "str", "period": "int64"})
+    schema = Schema({"song": Column("text"), "period": Column("integer")}, key=("song", "period"))
+    if len(set(keys)) == len(keys):
+        assert len(validate(frame, schema, "table")) == len(keys)
+    else:
+        with pytest.raises(InputError, match="repeats the key"):
+            validate(frame, schema, "table")
+
+
+@given(st.lists(st.text(max_size=2), max_size=6), st.lists(st.text(max_size=2), unique=True, max_size=6))
+def test_texts_are_found_where_pandas_finds_them(wanted: list[str], known: list[str]):
+    wanted, known = ([text.encode(errors="ignore").decode() for text in texts] for texts in (wanted, known))
+    known = list(dict.fromkeys(known))
+    expected = pd.Index(known, dtype=object).get_indexer(pd.Index(wanted, dtype=object))
+    for given_as in (list, lambda texts: pd.Series(texts, dtype="str"), lambda texts: pd.Index(texts, dtype=object)):
+        np.testing.assert_array_equal(places(given_as(wanted), given_as(known)), expected)
+    assert places(["b", "c"], ["a", "b", "a", "b"]).tolist() == [1, -1]
+    assert places(pd.Series(["a", None], dtype="str"), ["a"]).tolist() == [0, -1]
 
 
 def test_a_table_without_rows_is_valid_and_keeps_its_types():

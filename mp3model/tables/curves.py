@@ -10,7 +10,7 @@ import pandas as pd
 
 from mp3model.files import InputError
 from mp3model.tables.folder import DatasetFolder, chart_positions
-from mp3model.tables.schema import DATE_UNIT
+from mp3model.tables.schema import DATE_UNIT, places
 
 PERIOD_DAYS = {"W": 7, "D": 1}
 OBSERVED, BELOW, UNKNOWN = 0, 1, 2
@@ -187,13 +187,11 @@ def with_songs(frame: pd.DataFrame, tracks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _song_ids(track_ids: pd.Series, tracks: pd.DataFrame) -> pd.Series:
-    codes, uniques = pd.factorize(track_ids)
-    position = pd.Index(tracks["track_id"]).get_indexer(uniques)
+    position = places(track_ids, tracks["track_id"])
     if (position < 0).any():
-        missing = uniques[np.flatnonzero(position < 0)[0]]
+        missing = track_ids.iloc[int(np.flatnonzero(position < 0)[0])]
         raise InputError(f"track_id {missing!r} is not among the {len(tracks)} tracks; add it to tracks.parquet")
-    songs = tracks["song_id"].to_numpy()[position][codes]
-    return pd.Series(songs, index=track_ids.index, dtype=tracks["song_id"].dtype)
+    return tracks["song_id"].take(position).set_axis(track_ids.index)
 
 
 def curve_arrays(dataset: DatasetFolder, debuts: pd.DataFrame, horizon: int | None = None) -> CurveArrays:
@@ -251,7 +249,7 @@ def _rows_of_debuts(dataset: DatasetFolder, debuts: pd.DataFrame, horizon: int) 
     regions = pd.Index(wanted["region"].unique())
 
     def key(frame: pd.DataFrame, song_ids: pd.Series) -> np.ndarray:
-        song, region = _positions(songs, song_ids), _positions(regions, frame["region"])
+        song, region = places(song_ids, songs), places(frame["region"], regions)
         return np.where((song >= 0) & (region >= 0), song * len(regions) + region, -1)
 
     curve_key = key(curves, _song_ids(curves["track_id"], dataset.tracks))
@@ -284,11 +282,6 @@ def _rows_of_debuts(dataset: DatasetFolder, debuts: pd.DataFrame, horizon: int) 
             f"is off that region's grid of {days}-day periods; give the last day of its first period"
         )
     return rows.assign(period=elapsed // days)
-
-
-def _positions(index: pd.Index, values: pd.Series) -> np.ndarray:
-    codes, uniques = pd.factorize(values)
-    return index.get_indexer(uniques)[codes]
 
 
 def popularity_targets(dataset: DatasetFolder, debuts: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.audio.bank import shard_length, shard_name
+from mp3model.audio.bank import checked_shard, samples_needed, shard_name
 from mp3model.files import (
     InputError,
     exchanged,
@@ -25,7 +25,7 @@ from mp3model.files import (
     write_json,
     written_whole,
 )
-from mp3model.tables.schema import Column, Schema, refuse, validate
+from mp3model.tables.schema import Column, Schema, places, refuse, validate
 
 SPLITS = ("train", "validation", "test", "none")
 TRACK_KINDS = ("studio", "live", "remix", "cover", "instrumental", "sped-up")
@@ -289,15 +289,13 @@ def check_together(dataset: DatasetFolder) -> None:
     Raises:
         InputError: names the file, row, column, value and mend of the first fault.
     """
-    known = pd.Index(dataset.tracks["track_id"])
     for name in ("curves", "targets", "splits", "previews"):
         table = getattr(dataset, name)
         if table is None:
             continue
-        codes, uniques = pd.factorize(table["track_id"])
-        unknown = known.get_indexer(uniques) < 0
+        unknown = places(table["track_id"], dataset.tracks["track_id"]) < 0
         if unknown.any():
-            _refuse(dataset, name, unknown[codes], "track_id", "is not in tracks.parquet", "add it or drop the row")
+            _refuse(dataset, name, unknown, "track_id", "is not in tracks.parquet", "add it or drop the row")
     if dataset.frequency == "W":
         _check_weekdays(dataset)
     if dataset.charts is not None:
@@ -397,40 +395,19 @@ def check_shards(dataset: DatasetFolder) -> None:
         return
     shards = previews["shard"].to_numpy(dtype=np.int64)
     ends = previews["offset"].to_numpy(dtype=np.int64) + previews["samples"].to_numpy(dtype=np.int64)
-    numbers, codes = np.unique(shards, return_inverse=True)
-    needed = np.zeros(len(numbers), np.int64)
-    np.maximum.at(needed, codes, ends)
-    for shard, last in zip(numbers, needed, strict=True):
-        file = dataset.path / shard_name(shard)
-        if not os.path.exists(file):
-            reason = f"names shard {file.name}, which is not there"
-            _refuse(
-                dataset,
-                "previews",
-                shards == shard,
-                "shard",
-                reason,
-                "copy it into the folder, or build the bank again",
-            )
-        length = shard_length(file)
-        if length is None:
-            length = len(_mapped_shard(file))
-        if last > length:
+    # One listing and plain text: a bank may have thousands of shards.
+    present, folder = set(os.listdir(dataset.path)), os.fspath(dataset.path)
+    for shard, needed in samples_needed(shards, ends).items():
+        name = shard_name(shard)
+        if name not in present:
+            mend = "copy it into the folder, or build the bank again"
+            _refuse(dataset, "previews", shards == shard, "shard", f"names shard {name}, which is not there", mend)
+        length = checked_shard(f"{folder}{os.sep}{name}")[1]
+        if needed > length:
             beyond = (shards == shard) & (ends > length)
             end = int(ends[np.flatnonzero(beyond)[0]])
-            reason = f"the clip ends at sample {end}, the shard {file.name} at {length}"
+            reason = f"the clip ends at sample {end}, the shard {name} at {length}"
             _refuse(dataset, "previews", beyond, "samples", reason, "copy the shard again, or build the bank again")
-
-
-def _mapped_shard(file: Path) -> np.ndarray:
-    try:
-        samples = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{file}: damaged or cut short ({error}); copy it again, or build the bank again") from error
-    if samples.dtype != np.int16 or samples.ndim != 1:
-        found = f"{samples.ndim}-dimensional {samples.dtype}"
-        raise InputError(f"{file}: holds {found} instead of flat int16 samples; build the bank again")
-    return samples
 
 
 def _read_info(path: Path) -> dict[str, Any]:

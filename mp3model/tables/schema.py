@@ -156,11 +156,52 @@ def validate(frame: pd.DataFrame, schema: Schema, file: str | Path) -> pd.DataFr
         settled[name] = _settle(frame[name], column, refuse_rows)
         _check_values(settled[name], column, refuse_rows)
     result = pd.DataFrame(settled, index=frame.index)
-    repeated = result.duplicated(list(schema.key)).to_numpy()
-    if repeated.any():
-        mend = f"keep one row for each {', '.join(schema.key)}"
-        refuse(file, "the row repeats the key of an earlier one", mend, frame=frame, key=schema.key, bad=repeated)
+    if not _rises(result, schema.key):
+        repeated = result.duplicated(list(schema.key)).to_numpy()
+        if repeated.any():
+            mend = f"keep one row for each {', '.join(schema.key)}"
+            refuse(file, "the row repeats the key of an earlier one", mend, frame=frame, key=schema.key, bad=repeated)
     return result
+
+
+def places(wanted: Any, known: Any) -> np.ndarray:
+    """Where in `known` each text of `wanted` stands, −1 where nowhere.
+
+    Arrow looks its own texts up; an Index of pandas makes a Python object of each first, which a table of millions of
+    rows feels.
+
+    Args:
+        wanted: (n,) texts, as a series, an index, an array or a list.
+        known: (m,) texts; of one that stands there twice, the first.
+
+    Returns:
+        (n,) int64.
+    """
+    import pyarrow
+    import pyarrow.compute
+
+    asked, among = (_arrow_texts(texts) for texts in (wanted, known))
+    if isinstance(among, pyarrow.ChunkedArray):
+        among = among.combine_chunks()
+    found = pyarrow.compute.index_in(asked, value_set=among)
+    return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _arrow_texts(texts: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.array(texts, type=pyarrow.large_string(), from_pandas=True)
+
+
+def _rises(frame: pd.DataFrame, key: Key) -> bool:
+    """Whether each row's key is above the one before, as in tables that were written here: then none repeats."""
+    rises = np.zeros(max(len(frame) - 1, 0), bool)
+    for name in reversed(key):
+        values = frame[name].array
+        above = np.asarray(values[1:] > values[:-1], dtype=bool)
+        equal = np.asarray(values[1:] == values[:-1], dtype=bool)
+        rises = above | (equal & rises)
+    return bool(rises.all())
 
 
 def _present_columns(frame: pd.DataFrame, schema: Schema, file: str | Path) -> list[str]:
