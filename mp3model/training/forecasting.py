@@ -30,7 +30,8 @@ from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import History
 from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
 
-CALIBRATION_ROWS = 3000
+# Debuts that give two numbers a region, and those that give one weight in all.
+CALIBRATION_ROWS, POOLING_ROWS = 8000, 3000
 # Beside the model's weights, where it is pooled with boosted trees.
 BOOSTED = "boosted.json.gz"
 
@@ -178,7 +179,7 @@ def pool_weights(
     forecaster: PathForecaster, companion: Companion, held_out: Debuts, observed: Sequence[int]
 ) -> dict[str, float]:
     """Chooses the companion's weight at each number of observed periods on songs that neither has learnt from."""
-    held_out = _evenly(held_out)
+    held_out = _evenly(held_out, POOLING_ROWS)
     weights = {}
     for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="pooling", unit="forecast"):
         given = companion.forecast(held_out, k)
@@ -198,10 +199,10 @@ def pool_weights(
     return weights
 
 
-def _evenly(debuts: Debuts) -> Debuts:
-    """At most `CALIBRATION_ROWS` rows, evenly among them: enough for a few numbers."""
+def _evenly(debuts: Debuts, most: int) -> Debuts:
+    """At most so many rows, evenly among them."""
     kept = np.zeros(len(debuts.rows), bool)
-    kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), CALIBRATION_ROWS)).astype(int))] = True
+    kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), most)).astype(int))] = True
     return debuts.chosen(kept)
 
 
@@ -293,7 +294,7 @@ def companion_of(folder: str | Path, weights: dict[str, float] | None, covariate
 def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
     """Fits the map of paths on songs that neither trained the model nor stopped its training."""
     sets = []
-    held_out = _evenly(held_out)
+    held_out = _evenly(held_out, CALIBRATION_ROWS)
     for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="calibration", unit="forecast"):
         rows = with_cutoff(held_out.rows, k, forecaster.covariates.frequency)
         values, scale = forecaster.raw(held_out, rows)
