@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import gzip
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -172,3 +174,14 @@ def test_damaged_trees_are_refused_by_name(damage, tmp_path):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=r"boosted\.json\.gz: no whole boosted model"):
         Boosted.load(path, covariates_of(small_charts()))
+
+
+def test_trees_packed_to_fill_the_memory_are_refused_before_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("mp3model.baselines.boosted._MOST_BYTES", 10_000)
+    path = tmp_path / "boosted.json.gz"
+    path.write_bytes(gzip.compress(b" " * 10_000_000))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"boosted\.json\.gz: no whole boosted model .*once unpacked"):
+        Boosted.load(path, covariates_of(small_charts()))
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()

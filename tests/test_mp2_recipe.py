@@ -172,12 +172,12 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
         (["--data", "nowhere"], "nowhere"),
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--size", "huge"], "huge is none of nano, micro, tiny, small, base"),
-        (["--encoder", "no/such"], "no/such"),
         (["--regions", "FR"], "FR"),
         # Each starts a process and imports torch: one of a kind is enough in a quick run.
         *(
             pytest.param(words, message, marks=pytest.mark.slow)
             for words, message in [
+                (["--encoder", "no/such"], "no/such"),
                 (["--encoder", "timm:no_such"], "no_such"),
                 (["--folds", "40"], "40 folds"),
                 (["--region_mode", "tokens"], "'tokens'"),

@@ -221,6 +221,7 @@ def test_a_model_pooled_with_boosted_trees_is_one_folder_with_one_forecast(marke
         forecaster_of(model, dataset)
 
 
+@pytest.mark.slow
 def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors(market, tmp_path):
     dataset = read_dataset(market)
     held_out = dataset.regions[0]
@@ -249,11 +250,17 @@ def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors
     ("words", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
-        (["--held_out_regions", "QQ"], "QQ"),
-        (["--regions", "US", "--held_out_regions", "US"], "--regions names them too"),
         (["--encoder", "ast"], "--mp2"),
-        (["--covariates", "weather"], "weather"),
-        (["--regions", "QQ"], "QQ"),
+        # Each starts a process and imports torch: one of a kind is enough in a quick run.
+        *(
+            pytest.param(words, message, marks=pytest.mark.slow)
+            for words, message in [
+                (["--held_out_regions", "QQ"], "QQ"),
+                (["--regions", "US", "--held_out_regions", "US"], "--regions names them too"),
+                (["--covariates", "weather"], "weather"),
+                (["--regions", "QQ"], "QQ"),
+            ]
+        ),
     ],
 )
 def test_wrong_input_is_answered_in_one_line_and_leaves_nothing(words, message, market, tmp_path):

@@ -98,8 +98,8 @@ def test_a_map_of_two_numbers_a_region_is_still_read():
 
 
 def test_a_region_with_few_rows_hardly_moves_and_one_with_many_has_its_own():
-    many = calibration_set(["MANY"] * 1500, bias=0.09)
-    other = calibration_set(["OTHER"] * 1500, bias=-0.09, seed=1)
+    many = calibration_set(["MANY"] * 1200, bias=0.09)
+    other = calibration_set(["OTHER"] * 1200, bias=-0.09, seed=1)
     few = calibration_set(["FEW"] * 4, bias=-0.12, seed=2)
 
     def joined(*sets: CalibrationSet) -> CalibrationSet:
