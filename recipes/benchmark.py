@@ -57,7 +57,8 @@ with errors_in_one_line():
         raise InputError("--quick and --full exclude each other: leave one out")
     if arguments.clock not in ("wall", "processor"):
         raise InputError(f"--clock {arguments.clock} is none of wall, processor")
-    if (Path(arguments.output_dir) / "report.json").exists():
+    # The workers that make a market read this file too, when the report of this run has begun.
+    if __name__ == "__main__" and (Path(arguments.output_dir) / "report.json").exists():
         raise InputError(f"{arguments.output_dir} holds another run; name another --output_dir")
 
 # Only now: `--help` and a wrong option answer without waiting for torch.

@@ -71,6 +71,16 @@ def test_every_combination_is_measured_on_a_gpu_and_each_kind_on_a_processor():
         assert all(any(kind in case for case in cases) for kind in (*kinds, *more))
 
 
+def test_workers_that_read_the_recipe_do_not_mind_that_its_report_has_begun(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    words = [str(ROOT / "recipes" / "benchmark.py"), "--output_dir", str(tmp_path)]
+    again = f"import runpy, sys; sys.argv = {words!r}; runpy.run_path(sys.argv[0], run_name='__mp_main__')"
+    assert subprocess.run([sys.executable, "-c", again], check=False).returncode == 0
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "holds another run" in done.stderr
+
+
 def test_an_unknown_section_is_refused(tmp_path):
     done = run("--only", "forwards", "--output_dir", str(tmp_path / "run"))
     assert done.returncode == 2
