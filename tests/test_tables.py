@@ -431,7 +431,8 @@ def test_texts_are_found_where_pandas_finds_them(wanted: list[str], known: list[
     for given_as in (list, lambda texts: pd.Series(texts, dtype="str"), lambda texts: pd.Index(texts, dtype=object)):
         np.testing.assert_array_equal(places(given_as(wanted), given_as(known)), expected)
     assert places(["b", "c"], ["a", "b", "a", "b"]).tolist() == [1, -1]
-    assert places(pd.Series(["a", None], dtype="str"), ["a"]).tolist() == [0, -1]
+    missing = pd.Series(["a", None], dtype="str")
+    assert places(missing, ["a"]).tolist() == places(missing, missing).tolist() == [0, -1]
 
 
 def test_a_table_without_rows_is_valid_and_keeps_its_types():

@@ -165,7 +165,7 @@ def validate(frame: pd.DataFrame, schema: Schema, file: str | Path) -> pd.DataFr
 
 
 def places(wanted: Any, known: Any) -> np.ndarray:
-    """Where in `known` each text of `wanted` stands, −1 where nowhere.
+    """Where in `known` each text of `wanted` stands, −1 where nowhere; a missing text stands nowhere.
 
     Arrow looks its own texts up; an Index of pandas makes a Python object of each first, which a table of millions of
     rows feels.
@@ -183,7 +183,7 @@ def places(wanted: Any, known: Any) -> np.ndarray:
     asked, among = (_arrow_texts(texts) for texts in (wanted, known))
     if isinstance(among, pyarrow.ChunkedArray):
         among = among.combine_chunks()
-    found = pyarrow.compute.index_in(asked, value_set=among)
+    found = pyarrow.compute.index_in(asked, value_set=among, skip_nulls=True)
     return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
