@@ -266,9 +266,10 @@ class AudioBank:
         """Reads a shard's samples from `first` on into an int16 array."""
         path = self.path / shard_name(shard)
         if shard not in self._first_byte:
-            self._first_byte[shard], samples = checked_shard(path)
+            first_byte, samples = checked_shard(path)
             if samples < (needed := self._needed[shard]):
                 raise InputError(f"{path}: has {samples} samples, {INDEX_NAME} needs {needed}; build the bank again")
+            self._first_byte[shard] = first_byte
         try:
             with open(path, "rb", buffering=0) as stream:
                 stream.seek(self._first_byte[shard] + first * _SAMPLE.itemsize)
@@ -277,6 +278,8 @@ class AudioBank:
             raise InputError(f"{path}: cannot be read ({_one_line(error)}); see that it is there and may be") from error
         if read != clip.nbytes:
             raise InputError(f"{path}: was cut short while it was in use; copy it again, or build the bank again")
+        if not _SAMPLE.isnative:
+            clip.byteswap(inplace=True)
 
 
 def samples_needed(shards: np.ndarray, ends: np.ndarray) -> dict[int, int]:
