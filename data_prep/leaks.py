@@ -164,6 +164,7 @@ def _rows(dataset: DatasetFolder) -> _Rows:
     import pandas as pd
 
     from mp3model.tables.curves import log_streams, popularity_targets
+    from mp3model.tables.schema import places
     from mp3model.tables.splits import find_debuts
     from mp3model.tables.tracks import artist_keys
 
@@ -176,7 +177,7 @@ def _rows(dataset: DatasetFolder) -> _Rows:
     group = rows.groupby([rows["region"], year]).ngroup().to_numpy()
     ranked = pd.Series(log_streams(rows["total"])).groupby(group).rank(pct=True).to_numpy()
     outcome = ranked - pd.Series(ranked).groupby(group).transform("mean").to_numpy()
-    place = pd.Index(dataset.tracks["track_id"]).get_indexer(rows["track_id"])
+    place = places(rows["track_id"], dataset.tracks["track_id"])
     artist = pd.factorize(artist_keys(dataset.tracks).to_numpy()[place])[0]
     tested = [name for name in map(str, dataset.tracks) if name in _TEXTS or name.startswith("x_")]
     missing: dict[str, np.ndarray] = {}

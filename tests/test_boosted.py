@@ -181,7 +181,9 @@ def test_trees_packed_to_fill_the_memory_are_refused_before_they_do(tmp_path, mo
     path = tmp_path / "boosted.json.gz"
     path.write_bytes(gzip.compress(b" " * 10_000_000))
     tracemalloc.start()
-    with pytest.raises(InputError, match=r"boosted\.json\.gz: no whole boosted model .*once unpacked"):
-        Boosted.load(path, covariates_of(small_charts()))
-    assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    tracemalloc.stop()
+    try:
+        with pytest.raises(InputError, match=r"boosted\.json\.gz: no whole boosted model .*once unpacked"):
+            Boosted.load(path, covariates_of(small_charts()))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

@@ -8,7 +8,8 @@ from tiny_model import write_model
 from torch.nn.functional import scaled_dot_product_attention
 
 from mp3model.files import InputError
-from mp3model.model.encoder import AST, attend
+from mp3model.model.encoder import AST
+from mp3model.model.products import attend
 from mp3model.serving.forecaster import Forecaster
 
 
@@ -37,7 +38,7 @@ def test_forecasting_gives_the_states_that_training_gives():
 @pytest.mark.parametrize("keys", [200, 700])
 def test_attention_by_head_rounds_no_more_than_the_fused_kernel(keys, monkeypatch):
     # Several blocks of rows a head, the last one shorter.
-    monkeypatch.setattr("mp3model.model.encoder._SCORES_AT_ONCE", 64 * keys)
+    monkeypatch.setattr("mp3model.model.products._SCORES_AT_ONCE", 64 * keys)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (1.5 * torch.randn(2, 3, n, 16, generator=generator) for n in (250, keys, keys))
     rounded = [part.bfloat16() for part in (query, key, value)]

@@ -79,5 +79,6 @@ def _of_year(region: str, year: int) -> np.ndarray:
     try:
         found = holidays.country_holidays(region, years=year)
     except NotImplementedError:
+        # How the package says that it knows no such country: a region without known holidays has none.
         return np.empty(0, _DAY)
     return np.array(sorted(found), dtype=_DAY)

@@ -11,7 +11,7 @@ import pandas as pd
 from mp3model.files import InputError
 from mp3model.tables.curves import PERIOD_DAYS, charted_rows, period_dates
 from mp3model.tables.folder import SCHEMAS, DatasetFolder, chart_positions
-from mp3model.tables.schema import validate
+from mp3model.tables.schema import places, validate
 from mp3model.tables.tracks import artist_keys
 
 # Definitions of a debut, in days.
@@ -65,7 +65,7 @@ def first_rows(dataset: DatasetFolder) -> pd.DataFrame:
         raise InputError(f"{dataset.path}: has no curves.parquet; debuts need dated rows")
     curves = dataset.curves[charted_rows(dataset)]
     track_codes, track_ids = pd.factorize(curves["track_id"])
-    position = pd.Index(dataset.tracks["track_id"]).get_indexer(track_ids)
+    position = places(track_ids, dataset.tracks["track_id"])
     song_codes, song_ids = pd.factorize(dataset.tracks["song_id"])
     songs = song_codes[position][track_codes]
     region_codes, regions = pd.factorize(curves["region"])
