@@ -5,38 +5,20 @@ Training, a GPU and what is traced take PyTorch's usual way; forecasts on a proc
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Below so many the fused kernel is the faster one; four megabytes of scores stay in a cache.
-_FEWEST_KEYS = 192
-_SCORES_AT_ONCE = 2**20
-_PRECISION = threading.Lock()
-# Its stub does not know the switch.
-_ONEDNN: Any = torch.backends.mkldnn
-
-
-@contextmanager
-def _products_of_bfloat16() -> Iterator[None]:
-    """Lets a processor multiply float32 matrices as bfloat16, with the sums in float32.
-
-    Of numbers that are bfloat16 already the products are exact. The switch is the process's; one thread at a time
-    turns it, and what others multiply meanwhile in float32 may lose digits as if under autocast.
-    """
-    with _PRECISION:
-        before = _ONEDNN.matmul.fp32_precision
-        _ONEDNN.matmul.fp32_precision = "bf16"
-        try:
-            yield
-        finally:
-            _ONEDNN.matmul.fp32_precision = before
+# Below so many the fused kernel is the faster one; two megabytes of weights stay in a cache.
+_FEWEST_KEYS = 256
+_WEIGHTS_AT_ONCE = 2**20
+# A logistic function this far below zero is an exponential but for a three-thousandth, less than bfloat16 resolves.
+_BELOW_ZERO = 8.0
+# Its numbers end at e^-87: as far as a row's largest weight may lie below its bound, with room for the smaller ones.
+_FARTHEST = 64.0
 
 
 def forecasts_on_processor(tensor: Tensor) -> bool:
@@ -72,31 +54,50 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention without a mask, each (batch, heads, tokens, width / heads) → the shape of `query`.
 
     PyTorch's fused attention, but for bfloat16 forecasts on a processor, where that kernel runs at a fifth of the
-    rate of matrix products: there by matrix products, a head at a time, so that its scores stay in the cache.
+    rate of matrix products: there by matrix products, a head at a time, so that its weights stay in the cache. Heads of
+    64, as in every AST, are divided by 8 without rounding; where a width's root is no power of two the kernel stays.
     """
-    if key.shape[2] < _FEWEST_KEYS or query.dtype != torch.bfloat16 or not forecasts_on_processor(query):
+    exact = math.frexp(query.shape[3] ** -0.5)[0] == 0.5
+    few = key.shape[2] < _FEWEST_KEYS
+    if few or not exact or query.dtype != torch.bfloat16 or not forecasts_on_processor(query):
         return functional.scaled_dot_product_attention(query, key, value)
     return _attend_by_head(query, key, value)
 
 
 def _attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same in bfloat16 with scores and softmax in float32, as in the fused kernel."""
+    """The same in bfloat16 with a quarter more rounding: as in the fused kernel, scores are float32 until exponentials.
+
+    The product of queries and keys ends in oneDNN's logistic function, so that no score is ever stored. Softmax does
+    not change when all scores of a row are lowered alike; lowered far enough, logistic and exponential are one. How
+    far is known beforehand: a score differs from the mean of its row by at most |query| · |key − mean key|
+    (Cauchy and Schwarz). A head in which that says too little is left to the fused kernel.
+    """
     batch, heads, tokens, width = query.shape
-    # Equal pieces: a last one of a few rows costs nearly as much as a whole one.
-    rows = -(-tokens // -(-tokens * key.shape[2] // _SCORES_AT_ONCE))
-    scores = query.new_empty(rows, key.shape[2], dtype=torch.float32)
-    weights = torch.empty_like(scores, dtype=query.dtype)
+    keys = key.shape[2]
+    centre = key.mean(2, keepdim=True)
+    radius = torch.linalg.vector_norm(key - centre, dim=-1, dtype=torch.float32).amax(-1, keepdim=True)
+    # One more column lowers the scores of a row; its rounding is the same for the whole row.
+    asking = query.new_empty(batch, heads, tokens, width + 1)
+    scaled = torch.mul(query, width**-0.5, out=asking[..., :width])
+    spread = torch.linalg.vector_norm(scaled, dim=-1, dtype=torch.float32) * radius
+    asking[..., width] = -(scaled @ centre.transpose(2, 3)).squeeze(-1) - spread - _BELOW_ZERO
+    told = torch.cat([key, key.new_ones(batch, heads, keys, 1)], dim=-1)
+    content = value.contiguous()
     mixed = query.new_empty(batch, heads, tokens, width)
-    # Autocast would round the scores to bfloat16, which costs more digits than all the rest of the layer.
-    with torch.autocast("cpu", enabled=False), _products_of_bfloat16():
-        for item in range(batch * heads):
-            place = divmod(item, heads)
-            scaled = query[place].float().mul_(width**-0.5)
-            turned, content = key[place].float().T, value[place].contiguous()
-            for start in range(0, tokens, rows):
-                part = slice(start, min(start + rows, tokens))
-                score, weight = scores[: part.stop - start], weights[: part.stop - start]
-                torch.mm(scaled[part], turned, out=score)
-                weight.copy_(torch.softmax(score, dim=-1, out=score))
-                torch.mm(weight, content, out=mixed[place][part])
-    return mixed
+    totals = query.new_ones(batch, heads, tokens, 1, dtype=torch.float32)
+    # Equal pieces: a last one of a few rows costs nearly as much as a whole one.
+    pieces = -(-tokens * keys // _WEIGHTS_AT_ONCE)
+    for item, near in enumerate((spread.amax(-1) < _FARTHEST).tolist()):
+        for head in range(heads):
+            place = item, head
+            if not near[head]:
+                asked, known, held = (whole[place][None, None] for whole in (query, key, value))
+                mixed[place] = functional.scaled_dot_product_attention(asked, known, held)[0, 0]
+                continue
+            for rows, total, result in zip(
+                *(whole[place].chunk(pieces) for whole in (asking, totals, mixed)), strict=True
+            ):
+                weights = torch.ops.mkldnn._linear_pointwise(rows, told[place], None, "sigmoid", [], "")
+                torch.sum(weights, dim=-1, keepdim=True, dtype=torch.float32, out=total)
+                torch.mm(weights, content[place], out=result)
+    return mixed.div_(totals)
