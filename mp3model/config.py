@@ -25,6 +25,7 @@ LIKELIHOODS = ("autoregressive", "joint")
 NULLS = ("censored", "masked", "zero")
 COVARIATES = ("state", "artist", "regions", "release", "past")
 CRITERIA = {"both": ("total", "debut_rank"), "streams": ("total",), "rank": ("debut_rank",)}
+CHARTED = "charted"
 
 # What transformers itself puts beside a model's own fields when it writes or reads a configuration.
 _TRANSFORMERS_KEYS = {
@@ -62,6 +63,7 @@ class MP3Config(PreTrainedConfig):
         region_mode: `token` (a class token a region), `embedding` (added to the pooled state) or `none`.
         regions: What the model knows, in the order of its outputs: ISO 3166 alpha-2 upper case, or GLOBAL.
         criterion: What is regressed: `streams` (the total), `rank` (the debut rank) or `both`.
+        charted: Whether MP2 learns beside it if a released song charts at all, so that it hears songs that do not.
         target_statistics: target → region → (mean, standard deviation) over the training split; totals in
             log10(1 + streams), debut ranks in ranks.
         dropout: Dropout after the positions, in attention's projection, in the inner layer and before the head.
@@ -121,6 +123,7 @@ class MP3Config(PreTrainedConfig):
     region_mode: str = "token"
     regions: list[str] | tuple[str, ...] = ()
     criterion: str = "both"
+    charted: bool = False
     target_statistics: dict[str, dict[str, list[float]]] | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -217,7 +220,7 @@ class MP3Config(PreTrainedConfig):
     @property
     def targets(self) -> tuple[str, ...]:
         """The names of what is regressed, in the order of the head's outputs."""
-        return CRITERIA[self.criterion]
+        return CRITERIA[self.criterion] + ((CHARTED,) if self.charted else ())
 
     @property
     def samples(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +60,10 @@ class ModelArguments:
     region_mode: str = field(default="token", metadata={"help": "token, embedding or none."})
     position_mode: str = field(default="sum", metadata={"help": "sum or concat."})
     criterion: str = field(default="both", metadata={"help": "streams, rank or both."})
+    charted: bool = field(
+        default=True,
+        metadata={"help": "Learn beside it whether a released song charts at all, where some with audio do not."},
+    )
     frames: int = field(default=1024, metadata={"help": "Frames of 10 ms a clip."})
     patch_size: list[int] | None = field(
         default=None, metadata={"help": "Mel bands and frames of a patch from scratch; none is 16 16."}
@@ -148,7 +153,7 @@ from mp3model.audio.augment import BandShift, Mixup, SpecAugment, TimbreAugment,
 from mp3model.audio.bank import AudioBank  # noqa: E402
 from mp3model.audio.frontend import LogMel  # noqa: E402
 from mp3model.baselines.floors import RegionMean, RidgeOnMeanLogMel  # noqa: E402
-from mp3model.config import SIZES, MP3Config  # noqa: E402
+from mp3model.config import CHARTED, CRITERIA, SIZES, MP3Config  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames, oracle_skill  # noqa: E402
 from mp3model.evaluation.report import (  # noqa: E402
     closing_table,
@@ -159,6 +164,7 @@ from mp3model.evaluation.report import (  # noqa: E402
 from mp3model.model.encoder import AST  # noqa: E402
 from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
+from mp3model.tables.charting import with_charted  # noqa: E402
 from mp3model.tables.curves import popularity_targets  # noqa: E402
 from mp3model.tables.folder import DatasetFolder  # noqa: E402
 from mp3model.tables.splits import make_splits  # noqa: E402
@@ -282,12 +288,20 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
         raise InputError(f"--regions {' '.join(absent)}: {dataset.path} has {', '.join(dataset.regions)}")
     targets = popularity_targets(dataset)
     config = MP3Config(**config_arguments(data_arguments.regions or dataset.regions))
-    known = [name for name in config.targets if targets[name].notna().any()]
+    regressed = CRITERIA[config.criterion]
+    known = [name for name in regressed if targets[name].notna().any()]
     if not known:
-        raise InputError(f"{dataset.path}: neither curves nor targets give {' or '.join(config.targets)}")
-    if len(known) < len(config.targets):
-        accelerator.print(f"{dataset.path} has no {', '.join(set(config.targets) - set(known))}: left out")
+        raise InputError(f"{dataset.path}: neither curves nor targets give {' or '.join(regressed)}")
+    if len(known) < len(regressed):
+        accelerator.print(f"{dataset.path} has no {', '.join(set(regressed) - set(known))}: left out")
         config.criterion = {"total": "streams", "debut_rank": "rank"}[known[0]]
+    if config.charted:
+        targets = with_charted(targets, dataset)
+        config.charted = tells_charted(targets, config.regions)
+        if not config.charted:
+            accelerator.print(
+                f"{dataset.path} has not in every region songs that chart and songs that never do: left out"
+            )
 
     def gather(*splits: str) -> Songs:
         songs = songs_of_split(targets, dataset.tracks, bank, splits, config.regions, config.targets)
@@ -318,6 +332,12 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     if accelerator.is_main_process:
         close(dataset, frames, train, folder, folds, len(everyone), skipped)
     accelerator.wait_for_everyone()
+
+
+def tells_charted(targets: pd.DataFrame, regions: Sequence[str]) -> bool:
+    """Whether every region has training songs that charted after their release and others that did not."""
+    train = targets[targets["split"] == "train"]
+    return all(train.loc[train["region"] == region, CHARTED].nunique() == 2 for region in regions)
 
 
 def config_arguments(regions: list[str]) -> dict[str, object]:
@@ -663,9 +683,9 @@ def close(
         report["skill"] = {
             "test": {
                 target: oracle_skill(
-                    systems, frames["validation"][target], oracles["test"][target], train.frame(target), seed
+                    frames["test"][target], frames["validation"][target], oracle, train.frame(target), seed
                 )
-                for target, systems in frames["test"].items()
+                for target, oracle in oracles["test"].items()
             }
         }
     report |= {"data": str(dataset.path), "songs": songs, "folds": folds, "skipped_steps": skipped}

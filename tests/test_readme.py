@@ -165,9 +165,9 @@ def newcomer(tmp_path_factory) -> Path:
             torch.manual_seed(0)
             # Clips of the length that the README's own example has.
             regions = ["BR", "GB", "JP", "US"]
-            told = {name: {region: [6.5, 0.6] for region in regions} for name in ("total", "debut_rank")}
+            told = {name: {region: [6.5, 0.6] for region in regions} for name in ("total", "debut_rank", "charted")}
             small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-            config = MP3Config(regions=regions, target_statistics=told, **small)
+            config = MP3Config(regions=regions, charted=True, target_statistics=told, **small)
             MP2Model(config).save_pretrained(folder / run / "model")
         else:
             write_model(folder / run / "model")

@@ -32,7 +32,8 @@ def oracle_frames(folder: Path, targets: dict[str, dict[str, pd.DataFrame]]) -> 
         targets: target → system → rows of `song_id, region, artist, true`; any system's will do, all have the same.
 
     Returns:
-        target → oracle → the rows with `predicted` (its median) and `0.1` … `0.9`; nothing without an oracle.
+        target → oracle → the rows with `predicted` (its median) and `0.1` … `0.9`; nothing without an oracle, or for a
+        target that it does not forecast.
     """
     path = folder / "truth" / "oracle.parquet"
     if not path.is_file():
@@ -40,6 +41,8 @@ def oracle_frames(folder: Path, targets: dict[str, dict[str, pd.DataFrame]]) -> 
     known = pd.read_parquet(path)
     frames: dict[str, dict[str, pd.DataFrame]] = {}
     for target, systems in targets.items():
+        if not (known["target"] == target).any():
+            continue
         rows = next(iter(systems.values())).drop(columns=["predicted", "score"], errors="ignore")
         places = pd.MultiIndex.from_frame(rows[["song_id", "region"]])
         frames[target] = {}

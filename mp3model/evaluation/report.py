@@ -18,6 +18,7 @@ _MEASURES = ("spearman", "kendall", "r2", "mae")
 _HEADINGS = {
     "total": ("Spearman", "Kendall", "R²", "MAE log10", "songs"),
     "debut_rank": ("Spearman", "Kendall", "R²", "MAE ranks", "songs"),
+    "charted": ("Spearman", "Kendall", "R²", "MAE chance", "songs"),
 }
 _AXES = {"total": "total over the horizon (log10(1 + streams))", "debut_rank": "debut rank"}
 

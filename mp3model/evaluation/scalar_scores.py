@@ -26,7 +26,7 @@ from mp3model.evaluation.ranking import kendall_replicates, spearman_replicates
 from mp3model.files import InputError
 
 METRICS = ("spearman", "spearman_pooled", "kendall", "kendall_pooled", "r2", "r2_pooled", "mae")
-UNITS = {"total": "log10 streams", "debut_rank": "ranks"}
+UNITS = {"total": "log10 streams", "debut_rank": "ranks", "charted": "chance"}
 # A rank correlation of fewer rows is noise that would weigh as much in the mean as a region of hundreds.
 MINIMUM_ROWS = 10
 

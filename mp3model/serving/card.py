@@ -257,6 +257,15 @@ def _parameters(path: Path) -> int:
         raise InputError(f"{path}: cannot be read ({error}); the run is not whole") from error
 
 
+def _names_of_targets(run: _Run) -> str:
+    """What a model regresses, as the left side of an assignment."""
+    from mp3model.config import MP3Config
+
+    fields = {name: run.config[name] for name in ("criterion", "charted") if name in run.config}
+    names = ["log10_total" if name == "total" else name for name in MP3Config(**fields).targets]
+    return ", ".join(names) + ("," if len(names) == 1 else "")
+
+
 def _usage(run: _Run) -> str:
     region = (run.config.get("regions") or ["US"])[0]
     code = (
@@ -269,7 +278,7 @@ def _usage(run: _Run) -> str:
         'model = MP2Model.from_pretrained("model").eval()\n'
         "waveforms = torch.zeros(1, model.config.samples)  # 16 kHz, within ±1\n"
         f'predictions = model(waveforms, regions=["{region}"]).predictions\n'
-        f'log10_total, debut_rank = model.natural_units(predictions, ["{region}"]).unbind(-1)'
+        f'{_names_of_targets(run)} = model.natural_units(predictions, ["{region}"]).unbind(-1)'
     )
     share = (
         "```python\nfrom huggingface_hub import upload_folder\n\n"

@@ -53,7 +53,7 @@ def find_debuts(dataset: DatasetFolder) -> pd.DataFrame:
     charts = dataset.charts if dataset.charts is not None else _dates_with_rows(dataset)
     earliest_anywhere = first.groupby("song_id")["debut"].transform("min")
     keep = _watched(first, charts, dataset.frequency, dataset.horizon) & ~_provably_old(
-        first, earliest_anywhere, _song_releases(dataset.tracks)
+        first, earliest_anywhere, song_releases(dataset.tracks)
     )
     debuts = first[keep].sort_values(["debut", "region", "song_id"]).reset_index(drop=True)
     return debuts[["song_id", "track_id", "region", "debut"]]
@@ -121,7 +121,7 @@ def _watched(first: pd.DataFrame, charts: pd.DataFrame, frequency: str, horizon:
     return np.concatenate(watched)
 
 
-def _song_releases(tracks: pd.DataFrame) -> pd.DataFrame:
+def song_releases(tracks: pd.DataFrame) -> pd.DataFrame:
     """Per song: `release`, the earliest full date of any version, and `latest`, the earliest last possible day."""
     latest = tracks["release_date"]
     if "release_latest" in tracks:
