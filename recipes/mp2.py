@@ -114,6 +114,10 @@ class TrainArguments:
     patience: int = field(default=12, metadata={"help": "Epochs without a better validation loss before it stops."})
     evaluate_every: int = field(default=2, metadata={"help": "Epochs between validations (and checkpoints)."})
     windows: int = field(default=3, metadata={"help": "Windows a preview in evaluation."})
+    refit: bool = field(
+        default=False,
+        metadata={"help": "Learn once more, from training and validation songs, into RUN/refit/model."},
+    )
     gain: float = field(default=6.0, metadata={"help": "Random gain up to so many dB either way."})
     roll: float = field(default=1.0, metadata={"help": "Random roll up to this share of the clip."})
     alternate: bool = field(default=True, metadata={"help": "Draw among a song's previews."})
@@ -318,12 +322,18 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     everyone = gather("train", "validation", "test")
     give_memory_back()
     features = mean_log_mel(everyone, bank, config, accelerator)
-    model, skipped = fit(config, train, validation, bank, folder, accelerator)
-    if accelerator.is_main_process:
-        with folder_written_whole(folder / "model") as part:
-            model.save_pretrained(part)
-            loop.share(part)
+    model, epochs, skipped = fit(config, train, validation, bank, folder, accelerator)
+    save(model, folder / "model", accelerator)
     frames = {"validation": predict(model, train, validation, features, bank, accelerator)} if validation else {}
+    if train_arguments.refit:
+        train = gather("train", "validation")
+        accelerator.print(f"once more from {len(train)} songs, {epochs} epoch(s)")
+        # The configuration holds the first fit's statistics: either model's weights fit the other's.
+        model, _, more = fit(
+            model.config, train, train.taken(np.arange(0)), bank, folder / "refit", accelerator, epochs
+        )
+        skipped += more
+        save(model, folder / "refit" / "model", accelerator)
     if folds:
         frames["test"], more = cross_validate(config, everyone, features, bank, folder, folds, accelerator)
         skipped += more
@@ -332,6 +342,14 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
     if accelerator.is_main_process:
         close(dataset, frames, train, folder, folds, len(everyone), skipped)
     accelerator.wait_for_everyone()
+
+
+def save(model: MP2Model, folder: Path, accelerator: Accelerator) -> None:
+    """Writes the model, whole or not at all, readable by all."""
+    if accelerator.is_main_process:
+        with folder_written_whole(folder) as part:
+            model.save_pretrained(part)
+            loop.share(part)
 
 
 def tells_charted(targets: pd.DataFrame, regions: Sequence[str]) -> bool:
@@ -389,15 +407,26 @@ def shuffled(songs: Songs) -> Songs:
 
 
 def fit(
-    config: MP3Config, train: Songs, validation: Songs, bank: AudioBank, folder: Path, accelerator: Accelerator
-) -> tuple[MP2Model, int]:
-    """Trains one model in `folder`; gives it with the weights that did best on validation, and its skipped steps."""
+    config: MP3Config,
+    train: Songs,
+    validation: Songs,
+    bank: AudioBank,
+    folder: Path,
+    accelerator: Accelerator,
+    last_epoch: int | None = None,
+) -> tuple[MP2Model, int, int]:
+    """Trains one model in `folder`; gives it with the weights that did best on validation, epochs and skipped steps.
+
+    Without validation songs it trains for `last_epoch` epochs of the schedule, and gives the last weights. Statistics
+    that the configuration holds already are kept.
+    """
     arguments, device = train_arguments, accelerator.device
     config = copy.deepcopy(config)
-    config.target_statistics = target_statistics(train)
-    if model_arguments.encoder == "scratch":
-        # A checkpoint expects the normalisation it was trained with, AudioSet's or the like.
-        config.mel_mean, config.mel_std = mel_statistics(train, bank, config.num_mel_bins)
+    if config.target_statistics is None:
+        config.target_statistics = target_statistics(train)
+        if model_arguments.encoder == "scratch":
+            # A checkpoint expects the normalisation it was trained with, AudioSet's or the like.
+            config.mel_mean, config.mel_std = mel_statistics(train, bank, config.num_mel_bins)
     model = start(config).to(device)
     model.encoder.set_grad_checkpointing(arguments.gradient_checkpointing)
     training_set = TrainingSet(
@@ -442,7 +471,7 @@ def fit(
         mel = shift(loop.log_mels(model.frontend, waveforms), batch["draws"])
         return mask(mel, batch["draws"]), targets
 
-    steps = batches.steps * arguments.epochs
+    steps, epochs = batches.steps * arguments.epochs, last_epoch or arguments.epochs
     optimizer = loop.make_optimizer(
         model, arguments.learning_rate, arguments.weight_decay, arguments.layer_decay, fused=device.type == "cuda"
     )
@@ -481,7 +510,7 @@ def fit(
         progress.close,
     )
     guard.load(state)
-    for epoch in range(first_epoch, arguments.epochs):
+    for epoch in range(first_epoch, epochs):
         if epoch - best_epoch >= arguments.patience and validation:
             break
         batches.start(epoch)
@@ -526,7 +555,7 @@ def fit(
                 began, losses = time.perf_counter(), []
         guard.check()
         done = epoch + 1
-        if done % arguments.evaluate_every and done < arguments.epochs:
+        if done % arguments.evaluate_every and done < epochs:
             continue
         if validation:
             error = validation_error(judged, validation, bank, accelerator)
@@ -552,7 +581,7 @@ def fit(
     )
     model.load_state_dict(best_weights)
     accelerator.free_memory(learner, optimizer)
-    return model.eval(), guard.skipped
+    return model.eval(), best_epoch, guard.skipped
 
 
 def validation_error(model: MP2Model, songs: Songs, bank: AudioBank, accelerator: Accelerator) -> float:
@@ -636,7 +665,7 @@ def cross_validate(
         accelerator.print(f"fold {number + 1} of {folds}")
         test, validation = fold == number, fold == (number + 1) % folds
         train = songs.taken(np.flatnonzero(~test & ~validation))
-        model, more = fit(
+        model, _, more = fit(
             config,
             train,
             songs.taken(np.flatnonzero(validation)),

@@ -47,6 +47,10 @@ class ModelArguments:
     """What learns."""
 
     mp2: str | None = field(default=None, metadata={"help": "Folder of a trained MP2 model, which then hears."})
+    mp2_refit: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the same learnt once more, by mp2.py --refit; it hears in the second fit."},
+    )
     encoder: str | None = field(
         default=None, metadata={"help": "ast, descriptors, both or none; none given is ast with --mp2, else none."}
     )
@@ -241,6 +245,10 @@ def check_arguments() -> None:
             raise InputError(f"--{name} {getattr(arguments, name)} is none of {', '.join(map(str, choices))}")
     if model_arguments.encoder in ("ast", "both") and model_arguments.mp2 is None:
         raise InputError(f"--encoder {model_arguments.encoder} hears with an MP2 model: name its folder with --mp2")
+    if model_arguments.mp2_refit is not None and not (train_arguments.refit and model_arguments.mp2):
+        raise InputError(
+            f"--mp2_refit {model_arguments.mp2_refit} hears in a second fit: give --mp2 and --refit true too"
+        )
 
 
 def main() -> None:
@@ -349,6 +357,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     if train_arguments.refit:
         # The map and the shared luck stay those that songs held out have given.
         model.load_state_dict(start)
+        if model.mp2 is not None and model_arguments.mp2_refit is not None:
+            model.mp2.load_state_dict(MP2Model.from_pretrained(model_arguments.mp2_refit).state_dict())
         both = debuts.of_split("train", "validation")
         accelerator.print(f"once more from {len(both)} songs ({len(both.rows)} debuts), {epochs} epoch(s)")
         both = both if running is None else joined(both, running)
@@ -462,6 +472,8 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
                 "train MP2 on the same"
             )
         inherited = {name: value for name, value in heard.to_diff_dict().items() if name in MP3Config.fields()}
+        if model_arguments.mp2_refit is not None:
+            refuse_other_ears(heard, MP3Config.from_pretrained(model_arguments.mp2_refit))
         inherited["patch_drop"] = 0.0
     columns = model_arguments.descriptors or [name for name in dataset.tracks.columns if name.startswith("x_")]
     if encoder in ("descriptors", "both") and not columns:
@@ -493,6 +505,17 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
             "region_drop": model_arguments.region_drop,
         }
     )
+
+
+def refuse_other_ears(heard: MP3Config, refitted: MP3Config) -> None:
+    """Refuses an MP2 model that is not the first one learnt once more: its weights would mean something else."""
+    fields = MP3Config.fields()
+    differing = [name for name in sorted(fields) if getattr(heard, name) != getattr(refitted, name)]
+    if differing:
+        raise InputError(
+            f"--mp2_refit {model_arguments.mp2_refit} differs from {model_arguments.mp2} in {', '.join(differing)}; "
+            "give refit/model of the same run of mp2.py --refit true"
+        )
 
 
 def fit(

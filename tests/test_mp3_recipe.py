@@ -152,6 +152,29 @@ def test_a_refit_learns_from_validation_too_and_keeps_the_map_of_songs_held_out(
 
 
 @pytest.mark.slow
+def test_ears_learnt_once_more_hear_in_the_second_fit_alone(market, mp2, tmp_path):
+    words = ["--data", market, "--frames", "120", "--patch_size", "32", "16", "--windows", "1", "--folds", "0"]
+    printed = run("mp2", *words, "--epochs", "2", "--refit", "--output_dir", tmp_path / "mp2").stdout
+    assert "once more from" in printed
+    first, again = (tmp_path / "mp2" / place / "model" for place in (".", "refit"))
+    assert (first / "config.json").read_bytes() == (again / "config.json").read_bytes()
+    ears = [load_file(folder / "model.safetensors") for folder in (first, again)]
+    assert any(not torch.equal(ears[0][name], ears[1][name]) for name in ears[0])
+    words = ["--data", market, "--mp2", first, *SMALL, "--epochs", "1", "--audio", "frozen", "--refit", "true"]
+    run("mp3", *words, "--output_dir", tmp_path / "once")
+    run("mp3", *words, "--output_dir", tmp_path / "twice", "--mp2_refit", again)
+    models = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("once", "twice")]
+    for expected, weights in zip(ears, models, strict=True):
+        assert all(torch.equal(weights[f"mp2.{name}"], value) for name, value in expected.items())
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("once", "twice")]
+    assert reports[0]["validation"] == reports[1]["validation"]
+    assert reports[0]["test"]["total"]["crps"] != reports[1]["test"]["total"]["crps"]
+    other = run("mp3", *words, "--output_dir", tmp_path / "other", "--mp2_refit", mp2, check=False)
+    assert other.returncode == 2
+    assert "differs from" in other.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_one_process_two_processes_and_two_parts_learn_the_same(market, tmp_path):
     words = ["--data", market, *SMALL, "--epochs", "2"]
     # What each process draws for itself.
@@ -259,6 +282,7 @@ def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors
                 (["--regions", "US", "--held_out_regions", "US"], "--regions names them too"),
                 (["--covariates", "weather"], "weather"),
                 (["--regions", "QQ"], "QQ"),
+                (["--mp2_refit", "runs/mp2/refit/model"], "give --mp2 and --refit true too"),
             ]
         ),
     ],
