@@ -193,6 +193,10 @@ def ablations() -> dict[str, Ablation]:
                 "no audio": Arm(ears=None),
             },
         ),
+        "charted": Ablation(
+            "Is it worth learning which released songs chart at all?",
+            {"learnt": Arm(), "left out": Arm(ears={"charted": False})},
+        ),
         "region": Ablation(
             "How is a model told the region?",
             {

@@ -164,7 +164,7 @@ def test_tables_say_what_the_report_holds_and_regions_too_small_have_no_rank_cor
 
 
 def test_unknown_names_and_seeds_given_twice_are_refused_in_one_line(tmp_path):
-    assert "--only nonsense is none of pretraining, region" in refused("--only", "nulls", "nonsense")
+    assert "--only nonsense is none of pretraining, charted, region" in refused("--only", "nulls", "nonsense")
     assert "--seeds 1 1: give at least one, each once" in refused("--seeds", 1, 1, "--output_dir", tmp_path)
     assert "--jobs 0" in refused("--jobs", 0)
 
