@@ -112,6 +112,9 @@ class TrainArguments:
     )
     ema: float = field(default=0.0, metadata={"help": "Decay of an average of the weights; 0 is none."})
     patience: int = field(default=12, metadata={"help": "Epochs without a better validation loss before it stops."})
+    keep: str = field(
+        default="best", metadata={"help": "Weights kept: best on validation, or last, where a schedule ends low."}
+    )
     evaluate_every: int = field(default=2, metadata={"help": "Epochs between validations (and checkpoints)."})
     windows: int = field(default=3, metadata={"help": "Windows a preview in evaluation."})
     refit: bool = field(
@@ -247,6 +250,8 @@ def check_arguments() -> None:
     )
     if data_arguments.bank not in ("loader", "resident"):
         raise InputError(f"--bank {data_arguments.bank} is none of loader, resident")
+    if train_arguments.keep not in ("best", "last"):
+        raise InputError(f"--keep {train_arguments.keep} is none of best, last")
     if train_arguments.precision not in (None, "no", "bf16", "fp16"):
         raise InputError(f"--precision {train_arguments.precision} is none of no, bf16, fp16")
 
@@ -415,7 +420,7 @@ def fit(
     accelerator: Accelerator,
     last_epoch: int | None = None,
 ) -> tuple[MP2Model, int, int]:
-    """Trains one model in `folder`; gives it with the weights that did best on validation, epochs and skipped steps.
+    """Trains one model in `folder`; gives it with the weights that `--keep` chooses, their epoch and skipped steps.
 
     Without validation songs it trains for `last_epoch` epochs of the schedule, and gives the last weights. Statistics
     that the configuration holds already are kept.
@@ -560,7 +565,7 @@ def fit(
         if validation:
             error = validation_error(judged, validation, bank, accelerator)
             log.write(done * batches.steps, {"validation_loss": error, "epoch": done})
-            if error < best:
+            if error < best or arguments.keep == "last":
                 best, best_epoch = error, done
                 best_weights = {name: value.clone() for name, value in judged.state_dict().items()}
         else:
@@ -577,7 +582,9 @@ def fit(
     if validation:
         refuse_without_validation(best, folder)
     accelerator.print(
-        f"best validation loss {best:.4f} after epoch {best_epoch}" if validation else "no validation song"
+        f"validation loss {best:.4f} after epoch {best_epoch}, whose weights are kept"
+        if validation
+        else "no validation song"
     )
     model.load_state_dict(best_weights)
     accelerator.free_memory(learner, optimizer)
