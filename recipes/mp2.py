@@ -98,7 +98,7 @@ class TrainArguments:
     output_dir: str = field(default="runs/mp2", metadata={"help": "Run folder."})
     resume: bool = field(default=False, metadata={"help": "Go on from the run folder's newest checkpoint."})
     seed: int = field(default=0, metadata={"help": "Weights, order, augmentation and dropout follow from it."})
-    epochs: int = field(default=24, metadata={"help": "Passes over the training songs at most."})
+    epochs: int = field(default=20, metadata={"help": "Passes over the training songs at most."})
     batch_size: int = field(default=16, metadata={"help": "Songs a process and part."})
     accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak rate."})
