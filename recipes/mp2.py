@@ -584,7 +584,7 @@ def fit(
     accelerator.print(
         f"validation loss {best:.4f} after epoch {best_epoch}, whose weights are kept"
         if validation
-        else "no validation song"
+        else f"no song to validate on: the weights after epoch {best_epoch} are kept"
     )
     model.load_state_dict(best_weights)
     accelerator.free_memory(learner, optimizer)
