@@ -309,7 +309,7 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
         config.charted = tells_charted(targets, config.regions)
         if not config.charted:
             accelerator.print(
-                f"{dataset.path} has not in every region songs that chart and songs that never do: left out"
+                f"{dataset.path} has not in every region songs that chart and others that never do: charted left out"
             )
 
     def gather(*splits: str) -> Songs:

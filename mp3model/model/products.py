@@ -54,8 +54,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention without a mask, each (batch, heads, tokens, width / heads) → the shape of `query`.
 
     PyTorch's fused attention, but for bfloat16 forecasts on a processor, where that kernel runs at a fifth of the
-    rate of matrix products: there by matrix products, a head at a time, so that its weights stay in the cache. Heads of
-    64, as in every AST, are divided by 8 without rounding; where a width's root is no power of two the kernel stays.
+    rate of matrix products: there by matrix products, a head at a time, so that its weights stay in the cache. Queries
+    of 64, as AST's are, are divided by 8 without rounding; where a width's root is no power of two the kernel stays.
     """
     exact = math.frexp(query.shape[3] ** -0.5)[0] == 0.5
     few = key.shape[2] < _FEWEST_KEYS

@@ -21,9 +21,10 @@ def with_charted(targets: pd.DataFrame, dataset: DatasetFolder) -> pd.DataFrame:
 
     `charted` is 1 if any version of the song is on the region's chart within 28 days of its release and 0 if none is.
     It is missing where that is not on record: without a full release date, with a chart of those days missing, or for a
-    song that charted before its release. A song keeps the side that its debuts are on. One without tests if it came out
-    on the day of the first test debut or later, validates from that of the first validation debut on, and trains before
-    that. As with curves, what trains or validates must be known before the first test debut; later labels are missing.
+    song that charted before its release. A song keeps the side that its debuts are on. A song without a debut is on the
+    side of its release: test from the day of the first test debut on, validation from that of the first validation
+    debut on, else train. As with curves, what trains or validates must be known before the first test debut; later
+    labels are missing.
 
     Args:
         targets: From `popularity_targets`, with a split.
