@@ -265,9 +265,36 @@ def test_descriptors_are_seen_where_a_row_has_all_of_them(history, debuts):
     batch = tensors(covariates_of(history).gather(rows), torch.device("cpu"))
     batch["descriptors"] = torch.tensor([[1.0, 2.0], [torch.nan, 1.0], [torch.nan, torch.nan], [0.0, 0.0]])
     encoder = ContextEncoder(8, len(REGIONS), GROUPS, descriptors=2).eval()
-    _, context, known = encoder(batch)
+    summary, context, known = encoder(batch)
     assert known[:, 2].tolist() == [True, False, False, True]
     assert context.isfinite().all()
+    assert summary.isfinite().all()
+    unheard = encoder(batch | {"descriptors": torch.full((4, 2), torch.nan)})[0]
+    assert (summary != unheard).any(dim=1).tolist() == [True, False, False, True]
+
+
+def test_in_training_descriptors_are_absent_now_and_then(history, debuts):
+    rows = with_cutoff(debuts.rows.iloc[[0] * 400], 0, "W")
+    batch = tensors(covariates_of(history).gather(rows), torch.device("cpu"))
+    batch["descriptors"] = torch.ones(400, 2)
+    torch.manual_seed(0)
+    encoder = ContextEncoder(8, len(REGIONS), GROUPS, descriptors=2, drop=0.2).train()
+    known = encoder(batch)[2]
+    assert 0.7 < known[:, 2].float().mean() < 0.9
+    assert encoder.eval()(batch)[2][:, 2].all()
+
+
+@pytest.mark.parametrize("mode", ["token", "embedding", "none"])
+def test_what_a_sound_is_worth_depends_on_the_region_unless_regions_are_left_out(history, debuts, mode):
+    rows = with_cutoff(debuts.rows.iloc[[0, 0]], 0, "W")
+    batch = tensors(covariates_of(history).gather(rows), torch.device("cpu"))
+    batch["descriptors"] = torch.ones(2, 2)
+    batch["region"] = torch.tensor([0, 1])
+    batch["token_known"] = torch.zeros_like(batch["token_known"])
+    torch.manual_seed(0)
+    encoder = ContextEncoder(8, len(REGIONS), GROUPS, descriptors=2, region_mode=mode).eval()
+    sound = encoder(batch)[1][:, 2 if mode == "token" else 1]
+    assert torch.equal(sound[0], sound[1]) == (mode == "none")
 
 
 def test_statistics_leave_a_feature_that_never_varies_alone():

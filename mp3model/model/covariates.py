@@ -356,7 +356,7 @@ class ContextEncoder(nn.Module):
         regions: How many the model knows; one more stands for any other.
         groups: Of `GROUPS`, in the order of the static features.
         descriptors: How many audio descriptors, 0 for none.
-        drop: Probability with which each group is absent for a row in training.
+        drop: Probability with which each group, and the descriptors, are absent for a row in training.
         region_drop: Probability with which a row's region is unknown in training.
         region_mode: `token` gives the region a context token of its own, `embedding` adds it to the summary, `none`
             leaves it out.
@@ -385,9 +385,13 @@ class ContextEncoder(nn.Module):
         self.static = nn.Sequential(
             nn.Linear(sum(self.widths) + len(self.groups), 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.descriptors = (
-            nn.Sequential(nn.Linear(descriptors, width), nn.GELU(), nn.Linear(width, width)) if descriptors else None
-        )
+        self.descriptors = self.taste = None
+        if descriptors:
+            # One sound is worth more here than there. The region's token alone tells it too late: mixed with what the
+            # song is like only by attention, it left a decoder with less than a linear regression for each region has.
+            self.taste = nn.Embedding(regions + 1, width) if region_mode != "none" else None
+            given = descriptors + (width if self.taste is not None else 0)
+            self.descriptors = nn.Sequential(nn.Linear(given, width), nn.GELU(), nn.Linear(width, width))
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(sum(self.widths)))
@@ -433,8 +437,16 @@ class ContextEncoder(nn.Module):
         leading_known = torch.ones(n, len(leading), dtype=torch.bool, device=device)
         if self.descriptors is not None:
             given = batch["descriptors"]
-            leading.append(self.descriptors(given.nan_to_num(0.0)))
-            leading_known = torch.cat([leading_known, ~given.isnan().any(dim=1, keepdim=True)], dim=1)
+            has = ~given.isnan().any(dim=1, keepdim=True)
+            if self.training and self.drop:
+                has = has & (torch.rand(n, 1, device=device) >= self.drop)
+            given = given.nan_to_num(0.0)
+            if self.taste is not None:
+                given = torch.cat([given, self.taste(region)], dim=1)
+            sound = self.descriptors(given)
+            summary = summary + sound * has
+            leading.append(sound)
+            leading_known = torch.cat([leading_known, has], dim=1)
         context = torch.cat([torch.stack(leading, dim=1), tokens], dim=1)
         return summary, context, torch.cat([leading_known, known], dim=1)
 

@@ -335,7 +335,8 @@ class MP3Model(PreTrainedModel):
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, as timm's optimizer factory asks."""
         inner = {f"mp2.{name}" for name in self.mp2.no_weight_decay()} if self.mp2 is not None else set()
-        return inner | {"context.region.weight", "context.token_region.weight", "context.kind.weight"}
+        tables = {"region", "token_region", "kind"} | ({"taste"} if self.context.taste is not None else set())
+        return inner | {f"context.{name}.weight" for name in tables}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups: the audio encoder's stem and blocks; the decoder learns at the full rate."""
