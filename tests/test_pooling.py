@@ -95,15 +95,32 @@ def test_the_weight_goes_to_who_is_right():
     random = np.random.default_rng(0)
     truth_logs = random.normal(2, 0.5, 400)
     floor, lowest = np.full(400, 10.0), np.full(400, 1e-6)
-    truth = floor * (10**truth_logs - 1)
+    truth = np.concatenate([paths_of([log])[0] for log in truth_logs])
     right = truth_logs[:, None] + 0.1 * np.linspace(-1, 1, 9)
     wrong = np.concatenate([paths_of(2 + random.normal(0, 0.5, 50)) for _ in range(400)])
     assert best_weight(wrong, 1, right, floor, lowest, truth) == max(WEIGHTS)
     known = np.concatenate([paths_of(log + 0.1 * random.normal(size=50)) for log in truth_logs])
     far = np.zeros((400, 9)) + 4.0
     assert best_weight(known, 1, far, floor, lowest, truth) == 0.0
-    truth[::2] = np.nan
+    truth[::2, -1] = np.nan
     assert best_weight(wrong, 1, right, floor, lowest, truth) == max(WEIGHTS)
+
+
+def test_a_companion_who_is_right_of_most_songs_but_not_of_the_largest_is_not_followed_far():
+    random = np.random.default_rng(0)
+    floor, lowest = np.full(300, 10.0), np.full(300, 1e-6)
+    large = np.arange(300) < 5
+    truth_logs = np.where(large, 5.0, random.normal(2, 0.3, 300))
+    truth = np.concatenate([paths_of([log])[0] for log in truth_logs])
+    spread = 0.1 * own_quantiles(50) - 0.05
+    paths = np.concatenate([paths_of(log + (0 if log == 5 else 0.4) + spread) for log in truth_logs])
+    others = truth_logs[:, None] + 0.1 * np.linspace(-0.4, 0.4, 9) - 0.5 * large[:, None]
+
+    def chosen(some: np.ndarray) -> float:
+        return best_weight(paths[some], 1, others[some], floor[some], lowest[some], truth[some])
+
+    assert chosen(~large) == max(WEIGHTS)
+    assert chosen(np.full(300, True)) < 0.3
 
 
 def test_uncensored_paths_follow_what_the_chart_shows_of_them():

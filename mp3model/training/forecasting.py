@@ -194,7 +194,7 @@ def pool_weights(
             np.log10(1 + given.quantiles / floor[:, None]),
             floor,
             floor * 10**threshold,
-            held_out.curves.chart_observed()[:, k:].sum(axis=1),
+            held_out.curves.chart_observed(),
         )
     return weights
 
