@@ -62,9 +62,12 @@ class ModelArguments:
     descriptors: list[str] = field(
         default_factory=list, metadata={"help": "x_* columns to read; none is all there are."}
     )
-    covariates: list[str] = field(
-        default_factory=lambda: ["state", "artist", "regions"],
-        metadata={"help": "Of state, artist, regions, release, past; release needs a date for every song."},
+    covariates: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Of state, artist, regions, release, past. None is the first three, and release where every song "
+            "has a date: which songs have none may tell the outcome."
+        },
     )
     likelihood: str = field(default="autoregressive", metadata={"help": "autoregressive or joint."})
     components: int = field(default=4, metadata={"help": "Normals a mixture, or curves with joint (24 is good)."})
@@ -233,7 +236,7 @@ def check_arguments() -> None:
             "running": (0, None),
         },
     )
-    if train_arguments.running and "past" not in model_arguments.covariates:
+    if train_arguments.running and "past" not in (model_arguments.covariates or ()):
         raise InputError(f"--running {train_arguments.running}: such songs have a past; add past to --covariates")
     check_bounds(model_arguments, {"dropout": (0, 0.9), "covariate_drop": (0, 0.9), "region_drop": (0, 0.9)})
     check_bounds(data_arguments, {"loader_workers": (0, None)})
@@ -300,7 +303,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     accelerator.print(
         f"{len(train)} training songs ({len(train.rows)} debuts), {len(validation)} validation "
         f"({len(validation.rows)}), {len(test)} test ({len(test.rows)}) in {len(config.regions)} regions; "
-        f"encoder {config.encoder}; {accelerator.num_processes} process(es), {accelerator.device.type}"
+        f"encoder {config.encoder}; covariates {' '.join(config.covariates)}; {accelerator.num_processes} process(es), "
+        f"{accelerator.device.type}"
     )
     give_memory_back()
     set_seed(train_arguments.seed)
@@ -500,11 +504,19 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
             "decoder_dropout": model_arguments.dropout,
             "decoder_region_mode": model_arguments.region_mode,
             "audio_segments": model_arguments.audio_segments,
-            "covariates": model_arguments.covariates,
+            "covariates": covariate_groups(dataset),
             "covariate_drop": model_arguments.covariate_drop,
             "region_drop": model_arguments.region_drop,
         }
     )
+
+
+def covariate_groups(dataset: DatasetFolder) -> list[str]:
+    """The groups asked for, or those that this dataset can tell without telling the outcome."""
+    if model_arguments.covariates is not None:
+        return model_arguments.covariates
+    dated = debut_rows(dataset)["release_date"].notna().all()
+    return ["state", "artist", "regions", *(["release"] if dated else [])]
 
 
 def refuse_other_ears(heard: MP3Config, refitted: MP3Config) -> None:

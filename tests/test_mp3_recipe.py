@@ -86,6 +86,9 @@ def test_a_run_leaves_a_model_that_knows_its_regions_and_a_report_with_floors_an
     config = json.loads((folder / "model" / "config.json").read_text())
     assert set(config["region_states"]) == set(config["regions"]) == set(config["rank_curves"])
     assert config["calibration"]["spread"][""][0] > 0
+    # Every song of a market has a date, so the release is told without being asked for.
+    assert config["covariates"] == ["state", "artist", "regions", "release"]
+    assert "covariates state artist regions release;" in printed
     report = json.loads((folder / "report.json").read_text())
     for target in ("total", "remaining_2"):
         assert report["validation"][target]["crps"] > 0
@@ -201,6 +204,22 @@ def test_every_option_of_the_model_runs(words, market, mp2, tmp_path):
     run("mp3", "--data", market, "--mp2", mp2, "--output_dir", tmp_path / "r", *SMALL, "--epochs", "1", *words)
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert np.isfinite(report["test"]["total"]["crps"])
+
+
+@pytest.mark.slow
+def test_where_one_song_has_no_date_the_release_is_told_of_none(market, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(market, data)
+    tracks = pd.read_parquet(data / "tracks.parquet")
+    song = read_dataset(data).splits.query("split == 'test'")["track_id"].iloc[0]
+    tracks.loc[tracks["song_id"] == tracks.loc[tracks["track_id"] == song, "song_id"].iloc[0], "release_date"] = pd.NaT
+    tracks.to_parquet(data / "tracks.parquet", index=False)
+    run("mp3", "--data", data, "--output_dir", tmp_path / "r", *SMALL, "--epochs", "1")
+    config = json.loads((tmp_path / "r" / "model" / "config.json").read_text())
+    assert config["covariates"] == ["state", "artist", "regions"]
+    asked = run("mp3", "--data", data, "--output_dir", tmp_path / "s", *SMALL, "--covariates", "release", check=False)
+    assert asked.returncode == 2
+    assert "have no release_date" in asked.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
