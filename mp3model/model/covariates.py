@@ -255,10 +255,13 @@ class Covariates:
         return self.history.lives.region[lives]
 
     def _release(self, rows: pd.DataFrame) -> np.ndarray:
-        """Days of the first period on which the song is out, as one of eight classes; the last is all of a week."""
+        """Days of the first period on which the song is out, as one of eight classes; the last is all of a week.
+
+        A song without a date is taken to have been out for all of it.
+        """
         out = _days(rows["debut"]) - _days(rows["release_date"]) + 1
         full = PERIOD_DAYS[self.frequency]
-        classes = np.where(out >= full, 7, np.clip(out, 0, 6))
+        classes = np.where((out >= full) | rows["release_date"].isna().to_numpy(), 7, np.clip(out, 0, 6))
         return np.eye(8, dtype=np.float32)[classes]
 
     def _curve(self, curves: CurveArrays | None, floor: np.ndarray, n: int) -> dict[str, np.ndarray]:
