@@ -390,8 +390,8 @@ class ContextEncoder(nn.Module):
         )
         self.descriptors = self.taste = None
         if descriptors:
-            # One sound is worth more here than there. The region's token alone tells it too late: mixed with what the
-            # song is like only by attention, it left a decoder with less than a linear regression for each region has.
+            # One sound is worth more here than there. Where only attention brought region and sound together, a decoder
+            # forecast worse than a linear regression in each region does.
             self.taste = nn.Embedding(regions + 1, width) if region_mode != "none" else None
             given = descriptors + (width if self.taste is not None else 0)
             self.descriptors = nn.Sequential(nn.Linear(given, width), nn.GELU(), nn.Linear(width, width))
