@@ -78,6 +78,7 @@ class MP3Config(PreTrainedConfig):
         components: Normals of the mixture, or curves.
         nulls: What a period below the chart is in the likelihood: `censored` (less than the lowest), `masked`
             (unknown) or `zero` (a tenth of the lowest, since zero has no logarithm).
+        members: Decoders that an MP3 model keeps, each writing its share of the paths.
         decoder_width: Width of the curve decoder's tokens.
         decoder_layers: Its blocks.
         decoder_heads: Heads of each attention; must divide `decoder_width`.
@@ -141,6 +142,7 @@ class MP3Config(PreTrainedConfig):
     likelihood: str = "autoregressive"
     components: int = 4
     nulls: str = "censored"
+    members: int = 1
     decoder_width: int = 64
     decoder_layers: int = 2
     decoder_heads: int = 4
@@ -181,6 +183,8 @@ class MP3Config(PreTrainedConfig):
         self.shared_luck = list(self.shared_luck)
         for group in self.covariates:
             _one_of("covariates", group, COVARIATES)
+        if self.members < 1:
+            raise InputError(f"members is {self.members}; it must be 1 or more")
         if self.decoder_width % (4 * self.decoder_heads):
             raise InputError(
                 f"decoder_width {self.decoder_width} is not a multiple of 4 · decoder_heads {self.decoder_heads}"

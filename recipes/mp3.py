@@ -74,6 +74,9 @@ class ModelArguments:
     nulls: str = field(
         default="censored", metadata={"help": "What a period below the chart is to the loss: censored, masked or zero."}
     )
+    members: int = field(
+        default=1, metadata={"help": "Decoders in the model, of which each writes its share of the paths."}
+    )
     width: int = field(default=64, metadata={"help": "Width of the decoder."})
     layers: int = field(default=2, metadata={"help": "Blocks of the decoder."})
     heads: int = field(default=4, metadata={"help": "Heads of its attentions."})
@@ -171,7 +174,8 @@ from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
-from mp3model.model.modeling_mp3 import Audio, MP3Model, known_periods  # noqa: E402
+from mp3model.model.modeling_mp3 import MP3Model  # noqa: E402
+from mp3model.model.writer import Audio, known_periods  # noqa: E402
 from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
 from mp3model.tables.debuts import (  # noqa: E402
@@ -323,8 +327,9 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         covariates, train, config.frequency, None if running is None else seen_first(running.of_split("train"))
     )
     with torch.no_grad():
-        model.context.mean.copy_(torch.tensor(statistics["mean"]))
-        model.context.std.copy_(torch.tensor(statistics["std"]))
+        for member in model.members:
+            member.context.mean.copy_(torch.tensor(statistics["mean"]))
+            member.context.std.copy_(torch.tensor(statistics["std"]))
     start = {name: value.clone() for name, value in model.state_dict().items()}
     model, epochs, skipped = fit(
         model,
@@ -497,6 +502,7 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
             "likelihood": model_arguments.likelihood,
             "components": model_arguments.components,
             "nulls": model_arguments.nulls,
+            "members": model_arguments.members,
             "decoder_width": model_arguments.width,
             "decoder_layers": model_arguments.layers,
             "decoder_heads": model_arguments.heads,

@@ -285,7 +285,7 @@ def own_curves(model: MP3Model, covariates, debuts: Debuts, luck: tuple[float, f
 def test_the_luck_that_regions_share_is_found_again(debuts, covariates, accelerator, luck):
     model = model_of()
     with torch.no_grad():
-        model.head.project.bias[3:6] += 1.0
+        model.members[0].head.project.bias[3:6] += 1.0
     found = []
     for seed in range(6):
         made = own_curves(model, covariates, debuts, luck, seed)

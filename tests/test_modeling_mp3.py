@@ -13,8 +13,8 @@ from small_charts import HORIZON, REGIONS, small_charts
 from mp3model import MP3Config, MP3Model
 from mp3model.files import InputError
 from mp3model.model.covariates import GROUPS, Covariates, only_observed
-from mp3model.model.modeling_mp3 import Audio, known_periods
 from mp3model.model.sampling import tensors
+from mp3model.model.writer import Audio, known_periods
 from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN, taken
 from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
 from mp3model.tables.history import History
@@ -102,8 +102,8 @@ def test_a_saved_model_comes_back_the_same(tmp_path, likelihood):
     model = model_of(likelihood=likelihood, encoder="ast", shared_luck=[0.3, 0.1])
     model.config.calibration = {"shift": {"": [0.0, 0.03]}, "spread": {"": [1.0, 1.2]}}
     with torch.no_grad():
-        model.context.mean.normal_()
-        model.context.std.uniform_(0.5, 2)
+        model.members[0].context.mean.normal_()
+        model.members[0].context.std.uniform_(0.5, 2)
     model.save_pretrained(tmp_path)
     again = MP3Model.from_pretrained(tmp_path).eval()
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
@@ -121,13 +121,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
     file = tmp_path / "model.safetensors"
     weights = load_file(file)
     if change == "missing":
-        weights.pop("head.project.weight")
+        weights.pop("writers.0.head.project.weight")
     elif change == "unknown":
-        weights["head.more"] = torch.zeros(2)
+        weights["writers.0.head.more"] = torch.zeros(2)
     else:
-        weights["head.project.weight"] = torch.zeros(2, 3)
+        weights["writers.0.head.project.weight"] = torch.zeros(2, 3)
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"head\."):
+    with pytest.raises(InputError, match=r"writers\.0\.head\."):
         MP3Model.from_pretrained(tmp_path)
 
 
@@ -230,6 +230,37 @@ def test_a_path_hangs_on_its_own_numbers_alone(likelihood):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@torch.no_grad()
+def test_each_member_writes_its_share_of_the_paths(likelihood):
+    model, batch, uniform = model_of(likelihood=likelihood, members=3), batch_of(held=True), numbers(8)
+    told = model.sample(batch, uniform)
+    for turn, member in enumerate(model.members):
+        torch.testing.assert_close(member.sample(batch, uniform[:, turn::3]), told[:, turn::3], rtol=0, atol=2e-4)
+    others = model.members[1].sample(batch, uniform[:, ::3])
+    assert (others - told[:, ::3]).abs().max() > 1e-2
+    # Fewer paths than members: the first ones write them.
+    torch.testing.assert_close(model.sample(batch, uniform[:, :2]), told[:, :2], rtol=0, atol=2e-4)
+
+
+@torch.no_grad()
+def test_members_hear_through_one_encoder_and_their_loss_is_the_mean_of_each():
+    model, batch, audio = model_of(members=3, encoder="ast"), batch_of(), heard()
+    losses = []
+    for member in model.members:
+        alone = model_of(encoder="ast")
+        alone.mp2.load_state_dict(model.mp2.state_dict())
+        alone.members[0].load_state_dict(member.state_dict())
+        losses.append(float(alone(batch, **audio).loss))
+    assert np.ptp(losses) > 1e-3
+    assert float(model(batch, **audio).loss) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_a_model_without_members_is_refused():
+    with pytest.raises(InputError, match="members is 0; it must be 1 or more"):
+        model_of(members=0)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_a_song_of_which_nothing_is_observed_starts_on_the_chart(likelihood):
     model, batch = model_of(likelihood=likelihood), batch_of(0, held=True)
     batch["last_threshold"] = batch["last_threshold"] + 1.0
@@ -260,12 +291,17 @@ def test_a_path_is_told_its_own_past_as_training_told_it():
     assert place[:, :2].isnan().all()
 
 
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_the_transform_is_uniform_for_the_models_own_paths(likelihood):
+def test_the_transform_is_uniform_for_the_models_own_paths(likelihood, members):
     from scipy.stats import kstest
 
     # A model half of whose periods lie below the chart.
-    model, paths = model_of(1, likelihood=likelihood), 150
+    model, paths = model_of(1, likelihood=likelihood, members=members), 150
+    with torch.no_grad():
+        # Members that hardly overlap: what one has foreseen the others have not.
+        for place, member in enumerate(model.members):
+            member.head.project.bias[3:6] += 0.8 * (place - (members - 1) / 2)
     batch = batch_of(0, held=True)
     drawn = model.sample(batch, numbers(paths, seed=8)).transpose(0, 1).reshape(paths * ROWS, HORIZON)
     repeated = {name: value.repeat(paths, *[1] * (value.ndim - 1)) for name, value in batch.items()}
@@ -281,6 +317,10 @@ def test_the_transform_is_uniform_for_the_models_own_paths(likelihood):
     assert 0.1 < below[:, 1:].float().mean() < 0.9
     for period in range(HORIZON):
         assert kstest(place[:, period], "uniform").pvalue > 1e-3, period
+    if likelihood == "autoregressive":
+        # Nor does one period tell of the next.
+        between = [np.corrcoef(place[:, period], place[:, period + 1])[0, 1] for period in range(HORIZON - 1)]
+        assert np.abs(between).max() < 0.07
 
 
 def test_what_a_period_below_the_chart_is_to_the_loss_is_configured():
@@ -367,7 +407,7 @@ def test_a_model_that_does_not_hear_says_so():
 def test_layer_groups_and_undecayed_weights_name_parameters():
     import re
 
-    model = model_of(encoder="ast")
+    model = model_of(encoder="ast", members=2)
     names = {name for name, _ in model.named_parameters()}
     kept = {name for name in names if "region.weight" in name or "kind" in name or name.endswith(("_token", "_tokens"))}
     assert {name for name in kept if "hear" not in name} <= model.no_weight_decay()

@@ -70,9 +70,9 @@ def names(n: int, region: str = "US") -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("luck", [(0.0, 0.0), (0.6, 0.3), (0.95, 0.95)])
-@pytest.mark.parametrize("paths", [64, 100])
-def test_every_period_of_every_row_has_uniform_numbers(luck, paths):
-    numbers = uniform_numbers(*names(60), paths, HORIZON, luck, 3)
+@pytest.mark.parametrize(("paths", "members"), [(64, 1), (100, 1), (100, 3)])
+def test_every_period_of_every_row_has_uniform_numbers(luck, paths, members):
+    numbers = uniform_numbers(*names(60), paths, HORIZON, luck, 3, members)
     assert numbers.shape == (60, paths, HORIZON + 1)
     assert numbers.min() > 0
     assert numbers.max() < 1
@@ -85,6 +85,14 @@ def test_paths_of_one_row_are_spread_evenly():
     # Of 64 even points each 64th of the line holds about one: means are far closer to one half than at random.
     means = uniform_numbers(*names(60), 64, HORIZON, (0, 0), 3).mean(axis=1)
     assert np.abs(means - 0.5).max() < 0.01
+
+
+def test_paths_of_each_member_are_spread_evenly_and_are_others_than_its_neighbours():
+    numbers = uniform_numbers(*names(60), 192, HORIZON, (0, 0), 3, 3)
+    parts = [numbers[:, turn::3] for turn in range(3)]
+    assert max(np.abs(part.mean(axis=1) - 0.5).max() for part in parts) < 0.01
+    np.testing.assert_array_equal(parts[0], uniform_numbers(*names(60), 64, HORIZON, (0, 0), 3))
+    assert all(np.abs(np.corrcoef(parts[0].ravel(), part.ravel())[0, 1]) < 0.02 for part in parts[1:])
 
 
 def test_numbers_follow_from_the_name_whoever_else_is_asked():

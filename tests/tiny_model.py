@@ -67,8 +67,9 @@ def write_model(folder: Path, **different: Any) -> Path:
     model = MP3Model(MP3Config(**config))
     with torch.no_grad():
         # Its own start gives every row the same forecast, which would hide what does not reach it.
-        model.head.project.weight.normal_(0, 0.1)
-        model.context.mean.fill_(0.1)
+        for member in model.members:
+            member.head.project.weight.normal_(0, 0.1)
+            member.context.mean.fill_(0.1)
     model.save_pretrained(folder)
     return folder
 

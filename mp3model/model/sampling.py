@@ -13,14 +13,21 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import qmc
 
 from mp3model.model.covariates import Covariates, only_observed
-from mp3model.model.modeling_mp3 import Audio, MP3Model
+from mp3model.model.modeling_mp3 import MP3Model
+from mp3model.model.writer import Audio
 from mp3model.tables.curves import CurveArrays, taken
 
 ROWS_AT_ONCE = 256
 
 
 def uniform_numbers(
-    songs: Sequence[str], regions: Sequence[str], paths: int, periods: int, luck: Sequence[float], seed: int
+    songs: Sequence[str],
+    regions: Sequence[str],
+    paths: int,
+    periods: int,
+    luck: Sequence[float],
+    seed: int,
+    members: int = 1,
 ) -> np.ndarray:
     """Quasi-random numbers in (0, 1), of which regions of one song share a part: (rows, paths, periods + 1) float32.
 
@@ -35,17 +42,19 @@ def uniform_numbers(
         periods: Of the curve.
         luck: Correlation between regions in the first period, and in each later one.
         seed: Decides all.
+        members: Path i is of member i modulo their number; each member's paths are spread evenly by themselves.
     """
-    own, shared = _sobol(paths, 2 * (periods + 1))
     correlation = np.full(periods + 1, luck[1])
     correlation[[0, -1]] = luck[0]
     numbers = np.empty((len(songs), paths, periods + 1), np.float32)
     for row, (song, region) in enumerate(zip(songs, regions, strict=True)):
-        turned = _turned(own, seed, song, region)
-        if correlation.any():
-            together = _turned(shared, seed, song, "")
-            turned = ndtr(np.sqrt(correlation) * ndtri(together) + np.sqrt(1 - correlation) * ndtri(turned))
-        numbers[row] = turned
+        for member in range(min(members, paths)):
+            own, shared = _sobol(len(range(member, paths, members)), 2 * (periods + 1))
+            turned = _turned(own, seed, song, region, member)
+            if correlation.any():
+                together = _turned(shared, seed, song, "", member)
+                turned = ndtr(np.sqrt(correlation) * ndtri(together) + np.sqrt(1 - correlation) * ndtri(turned))
+            numbers[row, member::members] = turned
     return numbers.clip(1e-6, 1 - 1e-6)
 
 
@@ -55,9 +64,10 @@ def _sobol(paths: int, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     return points[:, : dimensions // 2], points[:, dimensions // 2 :]
 
 
-def _turned(points: np.ndarray, seed: int, song: str, region: str) -> np.ndarray:
+def _turned(points: np.ndarray, seed: int, song: str, region: str, member: int) -> np.ndarray:
     """The points (paths, dimensions) shifted and put in an order, both by name."""
-    digest = hashlib.blake2b(f"{seed}\0{song}\0{region}".encode(), digest_size=8).digest()
+    name = f"{seed}\0{song}\0{region}" + (f"\0{member}" if member else "")
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     generator = np.random.Generator(np.random.Philox(int.from_bytes(digest, "big")))
     turned = (points + generator.random(points.shape[1])) % 1.0
     return np.clip(turned[generator.permutation(len(points))], 1e-6, 1 - 1e-6)
@@ -115,7 +125,8 @@ def sample_paths(
         device_batch["song"] = torch.from_numpy(np.full(len(at), -1) if song is None else song[at]).to(device)
         if descriptors is not None:
             device_batch["descriptors"] = torch.from_numpy(descriptors[at].astype(np.float32)).to(device)
-        numbers = uniform_numbers(part["song_id"].tolist(), part["region"].tolist(), paths, horizon, luck, seed)
+        names = (part["song_id"].tolist(), part["region"].tolist())
+        numbers = uniform_numbers(*names, paths, horizon, luck, seed, len(model.members))
         drawn = model.sample(device_batch, torch.from_numpy(numbers).to(device), audio, absent)
         result[at] = drawn.cpu().numpy()
     return result, {"floor": floor, "threshold": threshold}
