@@ -85,7 +85,9 @@ class MP3Config(PreTrainedConfig):
         decoder_position_mode: `sum` or `concat`, as `position_mode`.
         decoder_dropout: Dropout in its blocks.
         decoder_region_mode: `token`, `embedding` or `none`: how the decoder is told the region.
-        audio_segments: Stretches of time whose mean patch token the decoder sees, beside class and region tokens.
+        audio_tokens: Whether a decoder attends to the class tokens and the stretches of time that the encoder heard;
+            otherwise it hears the state of the row's region alone.
+        audio_segments: Stretches of time whose mean patch token `listen` gives, beside the class tokens.
         covariates: Groups of inputs besides audio, of state, artist, regions, release, past (what the song did in
             the region before its first period asked for, for songs that run or return).
         covariate_drop: Probability with which each group, and the audio, is absent for a row in training.
@@ -149,6 +151,7 @@ class MP3Config(PreTrainedConfig):
     decoder_position_mode: str = "sum"
     decoder_dropout: float = 0.0
     decoder_region_mode: str = "token"
+    audio_tokens: bool = True
     audio_segments: int = 8
     covariates: list[str] | tuple[str, ...] = ("state", "artist", "regions")
     covariate_drop: float = 0.1

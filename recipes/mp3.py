@@ -58,6 +58,9 @@ class ModelArguments:
         default="finetune",
         metadata={"help": "finetune, frozen, or stored: frozen, and each song heard once before training."},
     )
+    audio_tokens: bool = field(
+        default=True, metadata={"help": "Attend to the song's stretches of time, or hear the region's state alone."}
+    )
     audio_segments: int = field(default=8, metadata={"help": "Stretches of time that the decoder hears apart."})
     descriptors: list[str] = field(
         default_factory=list, metadata={"help": "x_* columns to read; none is all there are."}
@@ -242,7 +245,10 @@ def check_arguments() -> None:
     )
     if train_arguments.running and "past" not in (model_arguments.covariates or ()):
         raise InputError(f"--running {train_arguments.running}: such songs have a past; add past to --covariates")
-    check_bounds(model_arguments, {"dropout": (0, 0.9), "covariate_drop": (0, 0.9), "region_drop": (0, 0.9)})
+    check_bounds(
+        model_arguments,
+        {"members": (1, None), "dropout": (0, 0.9), "covariate_drop": (0, 0.9), "region_drop": (0, 0.9)},
+    )
     check_bounds(data_arguments, {"loader_workers": (0, None)})
     for arguments, name, choices in (
         (model_arguments, "audio", ("finetune", "frozen", "stored")),
@@ -509,6 +515,7 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
             "decoder_position_mode": model_arguments.position_mode,
             "decoder_dropout": model_arguments.dropout,
             "decoder_region_mode": model_arguments.region_mode,
+            "audio_tokens": model_arguments.audio_tokens,
             "audio_segments": model_arguments.audio_segments,
             "covariates": covariate_groups(dataset),
             "covariate_drop": model_arguments.covariate_drop,

@@ -371,6 +371,18 @@ def test_audio_heard_before_is_audio_heard_now_and_regions_of_a_song_share_it():
     assert abs(model(batch, audio=swapped).loss - model(batch, audio=audio).loss) > 1e-5
 
 
+def test_without_audio_tokens_a_decoder_hears_the_state_of_its_region_alone():
+    model = model_of(encoder="ast", audio_tokens=False)
+    batch, audio = batch_of(held=True), model.listen(**heard())
+    told = model.sample(batch, numbers(), audio)
+    assert torch.equal(model.sample(batch, numbers(), audio._replace(tokens=audio.tokens + 1)), told)
+    other = audio._replace(states=audio.states.clone())
+    other.states[:, 0] += 1.0
+    moved = (model.sample(batch, numbers(), other) - told).abs().amax(dim=(1, 2)) > 1e-3
+    assert torch.equal(moved, (batch["region"] == 0) & (batch["song"] >= 0))
+    assert not any(name.startswith("writers.0.hear.") for name in model.state_dict())
+
+
 def test_a_region_the_model_does_not_know_hears_the_mean_of_all():
     model, batch = model_of(encoder="ast"), batch_of(held=True)
     audio = model.listen(**heard())

@@ -114,7 +114,7 @@ def test_resuming_a_finished_run_prints_its_table_again_and_another_run_is_never
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "place"), [([], "."), (["--refit"], "refit")])
+@pytest.mark.parametrize(("options", "place"), [([], "."), (["--refit", "--members", "2"], "refit")])
 def test_a_killed_run_goes_on_to_the_same_weights(options, place, market, tmp_path):
     words = ["--data", market, *SMALL, "--epochs", "4", *options]
     run("mp3", *words, "--output_dir", tmp_path / "whole")
@@ -196,6 +196,7 @@ def test_one_process_two_processes_and_two_parts_learn_the_same(market, tmp_path
     "words",
     [
         ["--audio", "stored", "--likelihood", "joint", "--components", "6", "--position_mode", "concat"],
+        ["--audio", "finetune", "--members", "3", "--refit", "--audio_tokens", "false"],
         ["--audio", "frozen", "--region_mode", "embedding", "--nulls", "masked", "--covariates", "state", "release"],
         ["--region_mode", "none", "--nulls", "zero", "--calibrate", "false", "--dropout", "0.1", "--horizon", "8"],
     ],
@@ -300,6 +301,7 @@ def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors
                 (["--held_out_regions", "QQ"], "QQ"),
                 (["--regions", "US", "--held_out_regions", "US"], "--regions names them too"),
                 (["--covariates", "weather"], "weather"),
+                (["--members", "0"], "--members is 0"),
                 (["--regions", "QQ"], "QQ"),
                 (["--mp2_refit", "runs/mp2/refit/model"], "give --mp2 and --refit true too"),
             ]

@@ -43,7 +43,7 @@ class CurveWriter(nn.Module):
         width = config.decoder_width
         self.hears = config.encoder in ("ast", "both")
         if self.hears:
-            self.hear = nn.Linear(config.hidden_size, width)
+            self.hear = nn.Linear(config.hidden_size, width) if config.audio_tokens else None
             self.hear_region = nn.Linear(config.hidden_size + len(config.targets), width)
         self.context = ContextEncoder(
             width,
@@ -142,8 +142,10 @@ class CurveWriter(nn.Module):
         chosen = song.clamp(min=0)
         states = torch.cat([audio.states, audio.states.mean(dim=1, keepdim=True)], dim=1)
         region = self.hear_region(states[chosen, batch["region"].clamp(max=states.shape[1] - 1)])
-        # Projected a song, not a row: all regions of a song share what was heard.
-        tokens = torch.cat([region[:, None], self.hear(audio.tokens)[chosen]], dim=1)
+        tokens = region[:, None]
+        if self.hear is not None:
+            # Projected a song, not a row: all regions of a song share what was heard.
+            tokens = torch.cat([tokens, self.hear(audio.tokens)[chosen]], dim=1)
         summary = summary + region * heard[:, None]
         known = torch.cat([heard[:, None].expand(-1, tokens.shape[1]), known], dim=1)
         return summary, torch.cat([tokens, context], dim=1), known
