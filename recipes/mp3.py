@@ -177,8 +177,7 @@ from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
-from mp3model.model.modeling_mp3 import MP3Model  # noqa: E402
-from mp3model.model.writer import Audio, known_periods  # noqa: E402
+from mp3model.model.modeling_mp3 import Audio, MP3Model, known_periods  # noqa: E402
 from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
 from mp3model.tables.debuts import (  # noqa: E402

@@ -10,7 +10,7 @@ from tiny_model import write_model
 
 from mp3model import Forecaster
 from mp3model.files import InputError
-from mp3model.model.writer import Audio
+from mp3model.model.modeling_mp3 import Audio
 from mp3model.serving.comparables import Catalogue, embedding_of, write_catalogue
 
 SONGS = ["a", "b", "c", "d"]

@@ -13,8 +13,8 @@ from small_charts import HORIZON, REGIONS, small_charts
 from mp3model import MP3Config, MP3Model
 from mp3model.files import InputError
 from mp3model.model.covariates import GROUPS, Covariates, only_observed
+from mp3model.model.modeling_mp3 import Audio, known_periods
 from mp3model.model.sampling import tensors
-from mp3model.model.writer import Audio, known_periods
 from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN, taken
 from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
 from mp3model.tables.history import History

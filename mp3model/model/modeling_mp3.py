@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,216 @@ from transformers.utils import ModelOutput
 
 from mp3model.config import MP3Config
 from mp3model.files import InputError
+from mp3model.model.covariates import LAST_YEAR_FEATURES, ContextEncoder
+from mp3model.model.curve_heads import HEADS, AutoregressiveHead, JointHead, begins_on_chart
+from mp3model.model.decoder import CurveDecoder
 from mp3model.model.modeling import MP2Model, strictly_loaded
-from mp3model.model.writer import Audio, Batch, CurveWriter, as_learnt, known_periods, later_periods
-from mp3model.tables.curves import UNKNOWN
+from mp3model.tables.calendar import CALENDAR_FEATURES
+from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN
+
+Batch = dict[str, Tensor]
+# What stands before a period: nothing yet, a value, less than the chart's lowest, or a gap.
+_START, _ON_CHART, _BELOW, _GAP = range(4)
+
+
+class Audio(NamedTuple):
+    """What a decoder hears of each song: tokens (songs, tokens, width), states (songs, regions, width + targets)."""
+
+    tokens: Tensor
+    states: Tensor
+
+
+class CurveWriter(nn.Module):
+    """A decoder with all that tells it of a row: one member of an MP3 model.
+
+    Batches are tensors of `Covariates.gather`, (n, …); with audio also `song` (n,), each row's place among the songs
+    heard, −1 where it has no audio.
+
+    Args:
+        config: Of the MP3 model.
+    """
+
+    def __init__(self, config: MP3Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.decoder_width
+        self.hears = config.encoder in ("ast", "both")
+        if self.hears:
+            self.hear = nn.Linear(config.hidden_size, width) if config.audio_tokens else None
+            self.hear_region = nn.Linear(config.hidden_size + len(config.targets), width)
+        self.context = ContextEncoder(
+            width,
+            len(config.regions),
+            config.covariates,
+            len(config.descriptors) if config.encoder in ("descriptors", "both") else 0,
+            config.covariate_drop,
+            config.region_drop,
+            config.decoder_region_mode,
+        )
+        head = HEADS[config.likelihood]
+        self.decoder = CurveDecoder(
+            width,
+            config.decoder_layers,
+            config.decoder_heads,
+            CALENDAR_FEATURES,
+            config.decoder_position_mode,
+            causal=not head.joint,
+            dropout=config.decoder_dropout,
+            last_year=LAST_YEAR_FEATURES if "past" in config.covariates else 0,
+        )
+        self.head: AutoregressiveHead | JointHead = head(width, config.components, "past" in config.covariates)
+
+    def forward(self, batch: Batch, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
+        """Log likelihood of each period given those before it: (n, periods), 0 where unknown or observed before.
+
+        The batch is told `as_learnt`; so it is for `place`.
+        """
+        batch, *read = self._context(batch, audio, absent)
+        return self.head.log_likelihood(self._distributions(batch, *read), batch) * later_periods(batch)
+
+    def place(
+        self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Randomised PIT of each period given those before it, and its log likelihood as of `forward`: (n, periods)."""
+        batch, *read = self._context(batch, audio, absent)
+        distributions = self._distributions(batch, *read)
+        likelihood = self.head.log_likelihood(distributions, batch) * later_periods(batch)
+        return self.head.place(distributions, batch, uniform), likelihood
+
+    def sample(self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
+        """As `MP3Model.sample`."""
+        given_states = batch["state"]
+        batch, summary, context, known = self._context(as_learnt(batch, self.config.nulls), audio, absent)
+        horizon = batch["state"].shape[1]
+        periods = torch.arange(horizon, device=summary.device)
+        if isinstance(self.head, JointHead):
+            parameters = self._distributions(batch, summary, context, known)
+            paths = self.head.draw(parameters, uniform[..., :-1], uniform[..., -1], batch)
+        else:
+            paths = self._write(batch, uniform, summary, context, known, periods)
+        given = (periods < batch["observed"][:, None]) & (given_states != UNKNOWN)
+        observed = torch.where(given_states == OBSERVED, batch["value"], batch["threshold"] - 1)
+        return torch.where(given[:, None], observed[:, None], paths)
+
+    def _distributions(
+        self, batch: Batch, summary: Tensor, context: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The head's parameters of every period given the true ones before it."""
+        periods = torch.arange(batch["state"].shape[1], device=summary.device)
+        value, flag = self._before(batch)
+        last_year = batch.get("last_year")
+        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None], last_year)
+        repeated = None
+        if last_year is not None:
+            repeated = _repeated(last_year, functional.pad(last_year[:, :-1], (0, 0, 1, 0)), value, flag)
+        return self.head(self.decoder(stream, context, known), value, repeated)
+
+    def _context(
+        self, batch: Batch, audio: Audio | None, absent: tuple[str, ...]
+    ) -> tuple[Batch, Tensor, Tensor, Tensor]:
+        """The batch without what is absent of its past; summary, context tokens and which of them are known."""
+        present = self.context.present(batch, absent)
+        if "past" in self.context.groups:
+            has = present[:, self.context.groups.index("past")].float()
+            batch = batch | {name: batch[name] * has[:, None, None] for name in ("before", "last_year")}
+        summary, context, known = self.context(batch, absent, present)
+        return batch, *self._heard(batch, audio, absent, summary, context, known)
+
+    def _heard(
+        self,
+        batch: Batch,
+        audio: Audio | None,
+        absent: tuple[str, ...],
+        summary: Tensor,
+        context: Tensor,
+        known: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with what was heard, its tokens first."""
+        if not self.hears or audio is None or "audio" in absent:
+            return summary, context, known
+        song = batch["song"]
+        heard = song >= 0
+        if self.training and self.config.covariate_drop:
+            heard = heard & (torch.rand(song.shape, device=song.device) >= self.config.covariate_drop)
+        chosen = song.clamp(min=0)
+        states = torch.cat([audio.states, audio.states.mean(dim=1, keepdim=True)], dim=1)
+        region = self.hear_region(states[chosen, batch["region"].clamp(max=states.shape[1] - 1)])
+        tokens = region[:, None]
+        if self.hear is not None:
+            # Projected a song, not a row: all regions of a song share what was heard.
+            tokens = torch.cat([tokens, self.hear(audio.tokens)[chosen]], dim=1)
+        summary = summary + region * heard[:, None]
+        known = torch.cat([heard[:, None].expand(-1, tokens.shape[1]), known], dim=1)
+        return summary, torch.cat([tokens, context], dim=1), known
+
+    def _before(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """For each period the outcome of the one before it: values and flags (n, periods)."""
+        value, flag = outcome(batch["value"], batch["state"], batch["threshold"])
+        start, start_flag = self._start(batch)
+        value = torch.cat([start[:, None], value[:, :-1]], dim=1)
+        flag = torch.cat([start_flag[:, None], flag[:, :-1]], dim=1)
+        if self.head.joint:
+            # Nothing after the observed periods may be seen where all periods see each other.
+            hidden = torch.arange(value.shape[1], device=value.device) > batch["observed"][:, None]
+            value, flag = torch.where(hidden, 0.0, value), torch.where(hidden, _GAP, flag)
+        return value, flag
+
+    def _start(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What stands before the first period: nothing for a debut, else the one before: values and flags (n,)."""
+        n, device = len(batch["observed"]), batch["threshold"].device
+        value, flag = torch.zeros(n, device=device), torch.full((n,), _START, device=device)
+        if "before" not in batch:
+            return value, flag
+        level, charted, below = batch["before"][:, 0].unbind(dim=-1)
+        value = torch.where(charted > 0, level, torch.where(below > 0, batch["last_threshold"], value))
+        return value, torch.where(charted > 0, _ON_CHART, torch.where(below > 0, _BELOW, flag))
+
+    def _write(
+        self, batch: Batch, uniform: Tensor, summary: Tensor, context: Tensor, known: Tensor, periods: Tensor
+    ) -> Tensor:
+        """One period after the other; observed periods are read once for all paths."""
+        head = cast(AutoregressiveHead, self.head)
+        paths = uniform.shape[1]
+        cache = self.decoder.begin(context, known, len(periods))
+        value, flag = (part[:, None] for part in self._start(batch))
+        # A debut is on the chart in its first period.
+        debut = begins_on_chart(batch)[:, None]
+        last_year = batch.get("last_year")
+        threshold = batch["last_threshold"][:, None]
+        shared = int(batch["observed"].min())
+        given_value, given_flag = outcome(batch["value"], batch["state"], batch["threshold"])
+        written = []
+        for period in periods.tolist():
+            place = periods[period : period + 1]
+            calendar = batch["calendar"][:, period : period + 1].expand(-1, value.shape[1], -1)
+            # One token a path: here the second axis holds paths, all at the same period.
+            now = repeated = None
+            if last_year is not None:
+                now = last_year[:, period : period + 1]
+                earlier = last_year[:, period - 1 : period] if period else torch.zeros_like(now)
+                repeated = _repeated(now, earlier, value, flag)
+                now = now.expand(-1, value.shape[1], -1)
+            token = self.decoder.embed(value, flag, calendar, place, summary[:, None], now)
+            state = self.decoder.step(token, cache)
+            first = debut if period == 0 else False
+            observed = (period < batch["observed"])[:, None]
+            if period < shared:
+                drawn = threshold.expand(-1, paths)
+                # Only a gap is drawn, and by every path for itself, as it is beside rows with fewer observed periods.
+                if (given_flag[:, period] == _GAP).any():
+                    weight, mean, scale = (part.expand(-1, paths, -1) for part in head(state, value, repeated))
+                    drawn = head.draw((weight, mean, scale), uniform[:, :, period], threshold, first)
+                value, flag = given_value[:, period, None], given_flag[:, period, None]
+            else:
+                parameters = head(state.expand(-1, paths, -1), value.expand(-1, paths), repeated)
+                drawn = head.draw(parameters, uniform[:, :, period], threshold, first)
+                told, under = drawn, torch.zeros_like(drawn, dtype=torch.bool)
+                if self.config.nulls == "censored":
+                    told, under = torch.maximum(drawn, threshold), drawn < threshold
+                value = torch.where(observed, given_value[:, period, None], told)
+                flag = torch.where(observed, given_flag[:, period, None], torch.where(under, _BELOW, _ON_CHART))
+            written.append(drawn)
+        return torch.stack(written, dim=-1)
 
 
 @dataclass
@@ -185,3 +392,42 @@ class MP3Model(PreTrainedModel):
         """timm's layer groups: the audio encoder's stem and blocks; the decoder learns at the full rate."""
         inner = self.mp2.group_matcher(coarse) if self.mp2 is not None else {}
         return {name: pattern.replace("^", r"^mp2\.", 1) for name, pattern in inner.items()}
+
+
+def as_learnt(batch: Batch, nulls: str) -> Batch:
+    """The batch with its periods below the chart as `config.nulls` wants them."""
+    below = batch["state"] == BELOW
+    if nulls == "masked":
+        return batch | {"state": torch.where(below, UNKNOWN, batch["state"])}
+    if nulls == "zero":
+        value = torch.where(below, batch["threshold"] - 1, batch["value"])
+        return batch | {"state": torch.where(below, OBSERVED, batch["state"]), "value": value}
+    return batch
+
+
+def later_periods(batch: Batch) -> Tensor:
+    """Which periods follow the observed ones: (n, periods) bool."""
+    return torch.arange(batch["state"].shape[1], device=batch["state"].device) >= batch["observed"][:, None]
+
+
+def known_periods(batch: Batch) -> Tensor:
+    """How many periods after the observed ones a batch knows."""
+    return (later_periods(batch) & (batch["state"] != UNKNOWN)).sum()
+
+
+def _repeated(now: Tensor, earlier: Tensor, value: Tensor, flag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the head is told of last year: the value and whether it was charted, and how far this year is from it.
+
+    Args:
+        now, earlier: (n, periods, features) of the same period last year, and of the one before.
+        value, flag: (n, periods or paths) outcome of the period before.
+    """
+    both = (flag == _ON_CHART) & (earlier[..., 1] > 0)
+    return now[..., 0], now[..., 1], torch.where(both, value - earlier[..., 0], 0.0)
+
+
+def outcome(value: Tensor, state: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """What the decoder is told of each period: its value, or the chart's lowest where it had less; and a flag."""
+    told = torch.where(state == OBSERVED, value, torch.where(state == BELOW, threshold, 0.0))
+    flag = torch.where(state == OBSERVED, _ON_CHART, torch.where(state == BELOW, _BELOW, _GAP))
+    return told, flag

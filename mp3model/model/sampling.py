@@ -13,8 +13,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import qmc
 
 from mp3model.model.covariates import Covariates, only_observed
-from mp3model.model.modeling_mp3 import MP3Model
-from mp3model.model.writer import Audio
+from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.tables.curves import CurveArrays, taken
 
 ROWS_AT_ONCE = 256

@@ -13,7 +13,7 @@ import pandas as pd
 from mp3model.audio.bank import SAMPLE_RATE, to_int16
 from mp3model.audio.decode import decode
 from mp3model.files import InputError
-from mp3model.model.writer import Audio
+from mp3model.model.modeling_mp3 import Audio
 from mp3model.serving.observed import Calendar, parsed_date
 from mp3model.tables.debuts import with_cutoff
 from mp3model.tables.folder import DatasetFolder

@@ -16,7 +16,7 @@ import pandas as pd
 
 from mp3model.audio.bank import SAMPLE_RATE
 from mp3model.files import InputError
-from mp3model.model.writer import Audio
+from mp3model.model.modeling_mp3 import Audio
 from mp3model.serving.asked import Heard, Sound, clip_of, windows_of
 from mp3model.serving.forecaster import Forecaster
 from mp3model.serving.work import WINDOWS_TOGETHER, heard_windows

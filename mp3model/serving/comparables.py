@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mp3model.evaluation.popularity import percentile
 from mp3model.files import InputError, sha256_of, written_whole
-from mp3model.model.writer import Audio
+from mp3model.model.modeling_mp3 import Audio
 
 TABLE, TENSORS = "catalogue.parquet", "catalogue.safetensors"
 FAR_QUANTILE = 0.99

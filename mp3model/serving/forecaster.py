@@ -19,9 +19,8 @@ from mp3model.evaluation.calibration import PathCalibration
 from mp3model.evaluation.forecasts import PERIOD_NAMES, CurvePaths, RankCurves, best_ranks, debut_ranks
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
-from mp3model.model.modeling_mp3 import MP3Model
+from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import chart_observed, sample_paths
-from mp3model.model.writer import Audio
 from mp3model.serving.asked import WINDOWS, Heard, Sound, clip_of, lacking, rows_of, songs_of, windows_of, with_artist
 from mp3model.serving.comparables import Catalogue, embedding_of
 from mp3model.serving.observed import (

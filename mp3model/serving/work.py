@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mp3model.model.modeling_mp3 import MP3Model
-from mp3model.model.writer import Audio
+from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.serving.asked import Heard, windows_of
 
 # On a processor a window costs as much alone as in company, and filling up costs the full price; on an accelerator

@@ -21,9 +21,8 @@ from mp3model.audio.augment import generator
 from mp3model.audio.bank import AudioBank
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates, training_statistics
-from mp3model.model.modeling_mp3 import MP3Model
+from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import tensors
-from mp3model.model.writer import Audio
 from mp3model.tables.curves import taken
 from mp3model.tables.debuts import Debuts, seen_in_epoch, with_cutoff
 from mp3model.tables.folder import DatasetFolder

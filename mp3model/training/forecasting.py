@@ -23,9 +23,8 @@ from mp3model.evaluation.forecasts import CurvePaths, RankCurves, debut_ranks
 from mp3model.evaluation.pooling import best_weight, pooled_paths
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
-from mp3model.model.modeling_mp3 import MP3Model
+from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import chart_observed, sample_paths
-from mp3model.model.writer import Audio
 from mp3model.tables.debuts import Debuts, with_cutoff
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import History
