@@ -9,11 +9,11 @@ import torch
 from small_charts import HORIZON, REGIONS, rows_known_on, small_charts, week
 
 from mp3model.files import InputError
+from mp3model.model.context import ContextEncoder
 from mp3model.model.covariates import (
     GROUPS,
     LAST_YEAR_FEATURES,
     TOKEN_FEATURES,
-    ContextEncoder,
     Covariates,
     only_observed,
     static_width,

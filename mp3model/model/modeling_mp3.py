@@ -13,7 +13,8 @@ from transformers.utils import ModelOutput
 
 from mp3model.config import MP3Config
 from mp3model.files import InputError
-from mp3model.model.covariates import LAST_YEAR_FEATURES, ContextEncoder
+from mp3model.model.context import ContextEncoder
+from mp3model.model.covariates import LAST_YEAR_FEATURES
 from mp3model.model.curve_heads import HEADS, AutoregressiveHead, JointHead, begins_on_chart
 from mp3model.model.decoder import CurveDecoder
 from mp3model.model.modeling import MP2Model, strictly_loaded
