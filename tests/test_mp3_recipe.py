@@ -301,7 +301,7 @@ def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors
                 (["--held_out_regions", "QQ"], "QQ"),
                 (["--regions", "US", "--held_out_regions", "US"], "--regions names them too"),
                 (["--covariates", "weather"], "weather"),
-                (["--members", "0"], "--members is 0"),
+                (["--members", "0"], "--members 0: it must be at least 1"),
                 (["--regions", "QQ"], "QQ"),
                 (["--mp2_refit", "runs/mp2/refit/model"], "give --mp2 and --refit true too"),
             ]
