@@ -145,6 +145,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_weights(small_dataset, tmp_path)
     assert losses(tmp_path / "whole") == losses(stopped)
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_from_the_beginning(small_dataset, tmp_path):
     words = ["--data", str(small_dataset), *QUICK, "--epochs", "1", "--folds", "0", "--output_dir", str(tmp_path / "r")]
     run(*words, "--resume")
@@ -171,12 +172,12 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
     [
         (["--data", "nowhere"], "nowhere"),
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
-        (["--size", "huge"], "huge is none of nano, micro, tiny, small, base"),
         (["--regions", "FR"], "FR"),
         # Each starts a process and imports torch: one of a kind is enough in a quick run.
         *(
             pytest.param(words, message, marks=pytest.mark.slow)
             for words, message in [
+                (["--size", "huge"], "huge is none of nano, micro, tiny, small, base"),
                 (["--encoder", "no/such"], "no/such"),
                 (["--encoder", "timm:no_such"], "no_such"),
                 (["--folds", "40"], "40 folds"),
