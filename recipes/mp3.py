@@ -222,6 +222,8 @@ from mp3model.training.runs import (  # noqa: E402
 MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"}
 TABLE = "table.txt"
 NEW_MARKETS = "new-markets"
+# Debuts that tell after each epoch whether to go on.
+STOPPING_ROWS = 4000
 # What a figure must be read beside; recipes/baselines.py has the rest.
 FLOORS = ("region median", "artist previous release", "carry-forward", "geometric decay", "mean ratio")
 
@@ -339,7 +341,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     model, epochs, skipped = fit(
         model,
         taught,
-        validation.of_kept_songs(stopping),
+        validation.of_kept_songs(stopping).evenly(STOPPING_ROWS),
         covariates,
         hearing,
         folder,

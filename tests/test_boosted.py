@@ -21,10 +21,9 @@ from baseline_checks import (
 )
 from small_charts import HORIZON, small_charts
 
-from mp3model.baselines.boosted import Boosted, WeeklyShape, _record, features_of
+from mp3model.baselines.boosted import Boosted, WeeklyShape, _growth, _Table, _Trees, features_of
 from mp3model.files import InputError
 from mp3model.tables.curves import taken
-from mp3model.tables.history import LIFE_FEATURES
 
 pytest.importorskip("lightgbm")
 
@@ -87,40 +86,29 @@ def test_seen_weeks_tell_trees_more():
     assert errors[1] < 0.75 * errors[0]
 
 
+@pytest.mark.parametrize("observed", [0, 4])
+def test_recent_debuts_count_more(observed: int):
+    """Of two halves of training that say the opposite, with the same features, the later one is believed."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 3)).astype(np.float32)
+    features[:, 0] = 0
+    days = np.datetime64("2018-01-04") + np.arange(2) * np.timedelta64(730, "D")
+    table = _Table(np.concatenate([features, features]), np.repeat(days, 400))
+    target = np.repeat([0.0, 1.0], 400)
+    parameters = {"objective": "quantile", "verbose": -1, "min_data_in_leaf": 20, "num_threads": 1}
+    trees = _Trees(table, _Table(features, days[[1]].repeat(400)), parameters, 30, _growth(observed), refit=False)
+    booster = trees.fit(target, np.ones(400), 0.5)
+    assert booster.predict(features).mean() > 0.9
+
+
 def test_groups_that_are_left_out_change_what_is_known():
     debuts, covariates = all_debuts(), covariates_of(small_charts())
     widths = [
         features_of(debuts, replace(covariates, groups=groups), 0).shape[1]
         for groups in (("state",), ("state", "artist"), ("state", "artist", "regions"))
     ]
-    assert widths == [2 + 10, 2 + 10 + 27 + 26, 2 + 10 + 27 + 12 + 26]
+    assert widths == [2 + 13, 2 + 13 + 53, 2 + 13 + 53 + 12]
     assert fitted(small(observed=(), groups=("state",))).covariates.groups == ("state",)
-
-
-def test_a_record_counts_what_was_known_of_other_songs():
-    place = {name: number for number, name in enumerate(LIFE_FEATURES)}
-    lives = np.zeros((2, 3, len(LIFE_FEATURES)), np.float32)
-    # A song that has run its course, one that is charting since three weeks, and a slot with nobody in it.
-    lives[0, 0, [place["total"], place["debut"], place["last"], place["on_chart"], place["log_age"]]] = [
-        0.9,
-        0.2,
-        0.5,
-        1.0,
-        np.log1p(3),
-    ]
-    lives[0, 1, [place["total"], place["debut"], place["peak"], place["length"], place["log_age"]]] = [
-        1.5,
-        0.4,
-        0.8,
-        np.log1p(7),
-        np.log1p(20),
-    ]
-    known = np.array([[True, True, False], [False, False, False]])
-    record = np.column_stack(_record(lives, known, 8))
-    expected = [2, 1, 1.5, 1.5, 1.5, 0.3, 0.8, 1, np.log10(1 + 10**0.5), 3, 7, 1.5, 0.2]
-    np.testing.assert_allclose(record[0], expected, rtol=1e-5)
-    assert np.nan_to_num(record[1]).sum() == 0
-    assert np.isnan(record[1][[2, 3, 4, 5, 6, 9, 10, 11, 12]]).all()
 
 
 def test_a_weekly_shape_depends_on_the_total_and_sums_to_one():

@@ -15,6 +15,7 @@ from mp3model.model.covariates import (
     LAST_YEAR_FEATURES,
     TOKEN_FEATURES,
     Covariates,
+    _record,
     only_observed,
     static_width,
     training_statistics,
@@ -23,7 +24,7 @@ from mp3model.model.sampling import tensors
 from mp3model.tables.calendar import CALENDAR_FEATURES
 from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN, taken
 from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
-from mp3model.tables.history import STATE_FEATURES, History, RegionStates
+from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES, History, RegionStates
 
 SCALES = dict.fromkeys(REGIONS, 1000.0)
 
@@ -302,3 +303,29 @@ def test_what_a_sound_is_worth_depends_on_the_region_unless_regions_are_left_out
 def test_statistics_leave_a_feature_that_never_varies_alone():
     statistics = training_statistics(np.array([[1.0, 5.0], [3.0, 5.0]]))
     assert statistics == {"mean": [2.0, 5.0], "std": [1.0, 1.0]}
+
+
+def test_a_record_counts_what_was_known_of_other_songs():
+    place = {name: number for number, name in enumerate(LIFE_FEATURES)}
+    lives = np.zeros((2, 3, len(LIFE_FEATURES)), np.float32)
+    # A song that has run its course, one that is charting since three weeks, and a slot with nobody in it.
+    lives[0, 0, [place["total"], place["debut"], place["last"], place["on_chart"], place["log_age"]]] = [
+        0.9,
+        0.2,
+        0.5,
+        1.0,
+        np.log1p(3),
+    ]
+    lives[0, 1, [place["total"], place["debut"], place["peak"], place["length"], place["log_age"]]] = [
+        1.5,
+        0.4,
+        0.8,
+        np.log1p(7),
+        np.log1p(20),
+    ]
+    known = np.array([[True, True, False], [False, False, False]])
+    record = _record(lives, known, 8)
+    charting = np.log10(1 + 10**0.5)
+    expected = [np.log(3), np.log(2), 1.5, 1.5, 1.5, 0.3, 0.8, np.log(2), charting, np.log(4), 7, 1.5, 0.2]
+    np.testing.assert_allclose(record[0], expected, rtol=1e-5)
+    assert not record[1].any()

@@ -11,7 +11,7 @@ from small_charts import HORIZON, small_charts, week
 
 from mp3model.files import InputError
 from mp3model.tables.curves import curve_arrays
-from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
+from mp3model.tables.debuts import debut_rows, debuts_of, recency, with_cutoff
 from mp3model.tables.folder import DatasetFolder
 
 
@@ -77,6 +77,20 @@ def test_songs_are_kept_by_a_mask_over_songs(debuts):
     kept = np.arange(len(debuts)) % 3 == 0
     part = debuts.of_kept_songs(kept)
     assert part.songs == [song for song, keep in zip(debuts.songs, kept, strict=True) if keep]
+
+
+def test_rows_taken_evenly_span_all_of_them_and_are_no_more_than_asked(debuts):
+    few = debuts.evenly(10)
+    assert len(few.rows) == 10
+    assert few.rows.iloc[[0, -1]].equals(debuts.rows.iloc[[0, -1]].set_axis([0, 9]))
+    assert debuts.evenly(10**6).rows.equals(debuts.rows)
+
+
+def test_the_last_debut_counts_one_and_one_a_half_life_before_half():
+    days = np.array(["2018-01-01", "2019-01-01", "2020-01-01"], dtype="datetime64[D]")
+    np.testing.assert_allclose(recency(days, 1.0), [0.25, 0.5, 1.0])
+    np.testing.assert_allclose(recency(days, 0.5), [1 / 16, 0.25, 1.0])
+    assert recency(days[:0], 1.0).shape == (0,)
 
 
 def test_no_debut_is_an_empty_set_of_them(debuts):

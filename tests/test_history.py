@@ -24,6 +24,7 @@ from small_charts import (
     without_charts,
 )
 
+from mp3model.files import InputError
 from mp3model.model.covariates import GROUPS, Covariates, only_observed
 from mp3model.tables.curves import curve_arrays
 from mp3model.tables.folder import DatasetFolder
@@ -156,6 +157,7 @@ def plain_state(dataset: DatasetFolder, region: str, day: np.datetime64, weeks: 
     size = dataset.charts[(dataset.charts["region"] == region) & (dataset.charts["date"] == pd.Timestamp(day))]
     earlier = [d for r, d in charts if r == region and d <= day - 7 * 26]
     total, length, one, debut = [], [], [], []
+    gone, early = [], []
     arrivals = 0
     for (_, where), life in weeks.items():
         began = min(life)
@@ -172,6 +174,10 @@ def plain_state(dataset: DatasetFolder, region: str, day: np.datetime64, weeks: 
         if day - 7 * 8 < began <= day:
             arrivals += 1
             debut.append(plain_life(seen, charts, region, began, SCALES[region])["debut"])
+        if day - 7 * 9 < began <= day - 7:
+            gone.append(began + 7 not in seen)
+        if day - 7 * 11 < began <= day - 7 * 3:
+            early.append(plain_life(seen, charts, region, began + 7 * 3, SCALES[region]))
     n = len(total)
     mean = (sum(total) + 5 * 0.8) / (n + 5)
     square = (sum(value**2 for value in total) + 5 * 1.0) / (n + 5)
@@ -186,6 +192,9 @@ def plain_state(dataset: DatasetFolder, region: str, day: np.datetime64, weeks: 
         "share_of_one": (sum(one) + 5 * 0.3) / (n + 5),
         "mean_debut": (sum(debut) + 5 * 0.1) / (arrivals + 5),
         "arrivals": math.log1p(arrivals / 8),
+        "recent_gone": (sum(gone) + 5 * 0.3) / (len(gone) + 5),
+        "recent_length": (sum(math.expm1(each["length"]) / 4 for each in early) + 5 * 0.6) / (len(early) + 5),
+        "recent_total": (sum(each["total"] for each in early) + 5 * 0.65) / (len(early) + 5),
     }
 
 
@@ -221,6 +230,13 @@ def test_the_last_states_travel_as_json(history):
     np.testing.assert_array_equal(states.values, history.states.values[then])
     np.testing.assert_array_equal(states.day, history.states.day[then])
     assert RegionStates.from_last({}).at(["US"], [week(3)]).tolist() == [-1]
+
+
+def test_states_that_another_version_remembered_are_refused_by_region(history):
+    told = history.states.last()
+    told["GB"]["values"].pop()
+    with pytest.raises(InputError, match=r"12 figures of region GB, this version reads 13; train it again"):
+        RegionStates.from_last(told)
 
 
 @st.composite

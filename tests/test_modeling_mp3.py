@@ -297,7 +297,7 @@ def test_the_transform_is_uniform_for_the_models_own_paths(likelihood, members):
     from scipy.stats import kstest
 
     # A model half of whose periods lie below the chart.
-    model, paths = model_of(1, likelihood=likelihood, members=members), 150
+    model, paths = model_of(2, likelihood=likelihood, members=members), 150
     with torch.no_grad():
         # Members that hardly overlap: what one has foreseen the others have not.
         for place, member in enumerate(model.members):

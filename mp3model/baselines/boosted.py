@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import warnings
 import zlib
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from mp3model.baselines.curve_floors import BINS, Known, complete_debuts, forecasts_of, known_of, log_sum
 from mp3model.baselines.parametric import ParametricCurve, log_uncut
@@ -26,12 +24,10 @@ from mp3model.evaluation.accuracy import LEVELS, CurveForecasts
 from mp3model.files import InputError, written_whole
 from mp3model.model.covariates import Covariates, only_observed
 from mp3model.tables.curves import OBSERVED, UNKNOWN, taken
-from mp3model.tables.debuts import Debuts, with_cutoff
-from mp3model.tables.history import BELOW_SHARE, LIFE_FEATURES, History
+from mp3model.tables.debuts import Debuts, recency, with_cutoff
+from mp3model.tables.history import BELOW_SHARE
 
 GROUPS = ("state", "artist", "regions")
-# Lives of the artist looked at here and elsewhere: far more than fit into a network's context.
-_HERE, _ELSEWHERE = 24, 256
 _BATCH = 8192
 # Chosen on the validation half-year of the real weekly charts.
 _PARAMETERS: dict[str, Any] = {
@@ -46,7 +42,37 @@ _PARAMETERS: dict[str, Any] = {
     "verbose": -1,
 }
 # Chosen on validation; smaller trees did better before debut on the test split, which is no reason to take them.
-_LEAVES, _FEATURE_SHARE = 31, 0.6
+_LEAVES = 31
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """How trees grow for one number of observed periods.
+
+    Attributes:
+        feature_share: Of the features, drawn anew for each tree.
+        random_cuts: Each feature is cut at one random place instead of the best one ("extremely randomised").
+        half_life: Years after which a debut counts half.
+    """
+
+    feature_share: float
+    random_cuts: bool
+    half_life: float
+
+    def parameters(self) -> dict[str, Any]:
+        """LightGBM's."""
+        return {"feature_fraction": self.feature_share, "extra_trees": self.random_cuts}
+
+
+# Until a second period is seen many weak signs must be added up, and what a debut came to changes from year to year;
+# later the last periods say nearly all. Chosen on validation of the real weekly charts, and on those of a year earlier.
+_FEW_SEEN, _MORE_SEEN = _Growth(0.3, True, 0.5), _Growth(0.6, False, 1.0)
+
+
+def _growth(observed: int) -> _Growth:
+    return _FEW_SEEN if observed < 2 else _MORE_SEEN
+
+
 _PATIENCE = 20
 # A file of a few kilobytes can be packed so that it fills memory; 50 regions of charts give 25 MB.
 _MOST_BYTES = 500_000_000
@@ -73,8 +99,6 @@ def features_of(debuts: Debuts, covariates: Covariates, observed: int, calendar:
         batch = only_observed(covariates.gather(part, taken(debuts.curves, at)))
         columns = [batch["region"][:, None], batch["last_threshold"][:, None], batch["static"]]
         columns.append(_seen_features(batch, observed))
-        if "artist" in covariates.groups and covariates.history is not None:
-            columns.append(_artist_records(covariates.history, part))
         if calendar:
             last = batch["calendar"].shape[1] - 1
             columns += [batch["calendar"][:, observed], batch["calendar"][:, min(observed + 4, last)]]
@@ -100,43 +124,6 @@ def _seen_features(batch: dict[str, np.ndarray], observed: int) -> np.ndarray:
         (level[:, -1:] - level[:, -2:-1]),
     ]
     return np.concatenate(columns, axis=1)
-
-
-def _artist_records(history: History, rows: pd.DataFrame) -> np.ndarray:
-    """What became of the artist's other songs, here and elsewhere, as far as known: (n, 26)."""
-    day = rows["cutoff"].to_numpy().astype("datetime64[D]").astype(np.int64)
-    asked = (rows["artist"], rows["song_id"], rows["region"], day)
-    columns = []
-    for lives in (history.artist_here(*asked, _HERE), history.artist_elsewhere(*asked, _ELSEWHERE)):
-        columns += _record(history.life_features(lives, day), lives >= 0, history.horizon)
-    return np.column_stack(columns)
-
-
-def _record(features: np.ndarray, known: np.ndarray, horizon: int) -> list[np.ndarray]:
-    """Counts, means and maxima over lives (n, lives), latest first; settled lives are those whose horizon is over."""
-    value = {name: features[..., place].astype(float) for place, name in enumerate(LIFE_FEATURES)}
-    age, length = np.expm1(value["log_age"]), np.expm1(value["length"])
-    settled, young = known & (age > horizon - 1.5), known & (age < 8.5)
-    charting = known & (value["on_chart"] > 0.5)
-    latest = np.where(settled, value["total"], np.nan)[np.arange(len(known)), settled.argmax(axis=1)]
-    with warnings.catch_warnings():
-        # A mean of none is NaN, which is what trees take for "unknown".
-        warnings.filterwarnings("ignore", "Mean of empty slice|All-NaN slice")
-        return [
-            known.sum(axis=1),
-            settled.sum(axis=1),
-            np.nanmean(np.where(settled, value["total"], np.nan), axis=1),
-            np.nanmax(np.where(settled, value["total"], np.nan), axis=1),
-            latest,
-            np.nanmean(np.where(known, value["debut"], np.nan), axis=1),
-            np.nanmax(np.where(known, value["peak"], np.nan), axis=1),
-            charting.sum(axis=1),
-            np.log10(1 + np.where(charting, 10.0 ** value["last"], 0).sum(axis=1)),
-            np.where(known.any(axis=1), age[:, 0], np.nan),
-            np.nanmean(np.where(settled, length, np.nan), axis=1),
-            np.nanmean(np.where(settled & (age < 52), value["total"], np.nan), axis=1),
-            np.nanmean(np.where(young, value["debut"], np.nan), axis=1),
-        ]
 
 
 @dataclass
@@ -204,23 +191,45 @@ class WeeklyShape:
         return np.column_stack([np.interp(logs, self.centre, column) for column in self.shares.T])
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Features of n debuts, and their dates where recent ones shall count more."""
+
+    features: np.ndarray
+    debut: np.ndarray | None
+
+    def joined(self, other: _Table) -> _Table:
+        """Both, one after the other."""
+        assert self.debut is not None
+        assert other.debut is not None
+        return _Table(np.concatenate([self.features, other.features]), np.concatenate([self.debut, other.debut]))
+
+
 class _Trees:
     """Boosted trees on one table of features, which is binned once for all targets."""
 
     def __init__(
-        self, train: np.ndarray, validation: np.ndarray, parameters: dict[str, Any], rounds: int, refit: bool
+        self,
+        train: _Table,
+        validation: _Table,
+        parameters: dict[str, Any],
+        rounds: int,
+        growth: _Growth,
+        refit: bool,
     ) -> None:
-        self.parameters, self.rounds = parameters, rounds
-        self.train = self._table(train)
-        self.validation = self._table(validation, reference=self.train)
-        self.both = self._table(np.concatenate([train, validation])) if refit else None
+        self.parameters, self.rounds, self.growth = parameters, rounds, growth
+        self.train = self._dataset(train)
+        self.validation = self._dataset(replace(validation, debut=None), reference=self.train)
+        self.both = self._dataset(train.joined(validation)) if refit else None
 
-    def _table(self, features: np.ndarray, **options: Any) -> Any:
+    def _dataset(self, table: _Table, **options: Any) -> Any:
         import lightgbm
 
+        weight = None if table.debut is None else recency(table.debut, self.growth.half_life)
         return lightgbm.Dataset(
-            features,
-            np.zeros(len(features)),
+            table.features,
+            np.zeros(len(table.features)),
+            weight=weight,
             categorical_feature=[0],
             params=self.parameters,
             free_raw_data=False,
@@ -301,16 +310,19 @@ class Boosted:
         return self
 
     def _fit_observed(self, train: Debuts, validation: Debuts, observed: int) -> _Fitted:
-        leaf_rows = self.leaf_rows or min(200, max(5, len(train.rows) // 50))
-        parameters = _PARAMETERS | {
-            "num_leaves": _LEAVES,
-            "feature_fraction": _FEATURE_SHARE,
-            "min_data_in_leaf": leaf_rows,
-            "seed": self.seed,
-            "num_threads": self.threads,
-        }
-        tables = [self._features(part, observed) for part in (train, validation)]
-        trees = _Trees(tables[0], tables[1], parameters, self.rounds, self.refit)
+        leaf_rows, growth = self.leaf_rows or min(200, max(5, len(train.rows) // 50)), _growth(observed)
+        parameters = (
+            _PARAMETERS
+            | growth.parameters()
+            | {
+                "num_leaves": _LEAVES,
+                "min_data_in_leaf": leaf_rows,
+                "seed": self.seed,
+                "num_threads": self.threads,
+            }
+        )
+        tables = [_Table(self._features(part, observed), part.rows["debut"].to_numpy()) for part in (train, validation)]
+        trees = _Trees(tables[0], tables[1], parameters, self.rounds, growth, self.refit)
         of_train, of_validation = (
             _targets(part, known_of(part, self.covariates, observed)) for part in (train, validation)
         )

@@ -14,8 +14,13 @@ from mp3model.tables.history import LIFE_FEATURES, STATE_FEATURES, History, Regi
 
 # Groups of inputs a model may be given, each absent in use if the user has none of it.
 GROUPS = ("state", "artist", "regions", "release", "past")
-# Lives looked at: the song's in other regions, the artist's here (as tokens), the artist's elsewhere (as statistics).
-OTHER_REGIONS, ARTIST_HERE, ARTIST_ELSEWHERE = 48, 12, 64
+# Lives looked at: the song's in other regions and the artist's latest here (as tokens); and, as statistics alone, more
+# of the artist's here, and the artist's elsewhere.
+OTHER_REGIONS, ARTIST_TOKENS, ARTIST_HERE, ARTIST_ELSEWHERE = 48, 12, 24, 256
+# What became of an artist's songs: the statistics of `_record`.
+RECORD_FEATURES = 13
+# A life that began no more periods ago is young.
+_YOUNG = 8
 OTHER_REGION_TOKEN, ARTIST_TOKEN = 0, 1
 TOKEN_FEATURES = len(LIFE_FEATURES) + 3
 # Of a song with a past: periods before its first one asked for, each by value, below and unknown; and of all of them
@@ -25,7 +30,7 @@ PAST_PERIODS, PAST_TOTALS = 8, 6
 LAST_YEAR_FEATURES = 3
 # Static features a group has.
 STATIC_WIDTHS = {
-    "artist": 27,
+    "artist": 27 + 2 * RECORD_FEATURES,
     "regions": 12,
     "release": 8,
     "state": len(STATE_FEATURES),
@@ -213,11 +218,14 @@ class Covariates:
         here_features, here_lead = features(here)
         parts = {"state": state}
         if "artist" in self.groups:
+            elsewhere_features = features(elsewhere)[0]
             parts["artist"] = np.concatenate(
                 [
                     _summary(here_features, here >= 0),
                     _summary(here_features, (here >= 0) & (here_lead == 0))[:, :7],
-                    _summary(features(elsewhere)[0], elsewhere >= 0)[:, :8],
+                    _summary(elsewhere_features, elsewhere >= 0)[:, :8],
+                    _record(here_features, here >= 0, self.horizon),
+                    _record(elsewhere_features, elsewhere >= 0, self.horizon),
                 ],
                 axis=1,
             )
@@ -227,6 +235,7 @@ class Covariates:
             parts["release"] = self._release(rows)
         if past is not None:
             parts["past"] = past
+        here, here_features, here_lead = (part[:, :ARTIST_TOKENS] for part in (here, here_features, here_lead))
         token_features = np.concatenate(
             [_token_features(other_features, other_lead), _token_features(here_features, here_lead)], axis=1
         )
@@ -329,6 +338,41 @@ def _summary(features: np.ndarray, known: np.ndarray) -> np.ndarray:
         latest[:, at["total"]],
         latest[:, at["debut"]],
         latest[:, at["last"]],
+    ]
+    return np.column_stack(columns).astype(np.float32)
+
+
+def _record(features: np.ndarray, known: np.ndarray, horizon: int) -> np.ndarray:
+    """What became of lives, latest first: (n, M, F) → (n, `RECORD_FEATURES`); 0 where there is none of a kind.
+
+    Settled lives are those whose horizon is over: they alone say what a song comes to.
+    """
+    value = {name: features[..., place] for place, name in enumerate(LIFE_FEATURES)}
+    age, length = np.expm1(value["log_age"]), np.expm1(value["length"])
+    settled, young = known & (age > horizon - 1.5), known & (age < _YOUNG + 0.5)
+    charting = known & (value["on_chart"] > 0.5)
+
+    def mean(of: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        return (of * kept).sum(axis=1) / np.maximum(kept.sum(axis=1), 1)
+
+    def largest(of: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        return np.where(kept.any(axis=1), np.where(kept, of, -np.inf).max(axis=1, initial=-np.inf), 0)
+
+    first = np.arange(len(known)), settled.argmax(axis=1)
+    columns = [
+        np.log1p(known.sum(axis=1)),
+        np.log1p(settled.sum(axis=1)),
+        mean(value["total"], settled),
+        largest(value["total"], settled),
+        np.where(settled.any(axis=1), value["total"][first], 0),
+        mean(value["debut"], known),
+        largest(value["peak"], known),
+        np.log1p(charting.sum(axis=1)),
+        np.log10(1 + np.where(charting, 10.0 ** value["last"], 0).sum(axis=1)),
+        np.where(known.any(axis=1), value["log_age"][:, 0], 0),
+        mean(length, settled),
+        mean(value["total"], settled & (age < 52)),
+        mean(value["debut"], young),
     ]
     return np.column_stack(columns).astype(np.float32)
 

@@ -324,11 +324,23 @@ class Debuts:
         descriptors = None if self.descriptors is None else self.descriptors[rows]
         return _debuts(self.rows.iloc[rows].reset_index(drop=True), taken(self.curves, rows), descriptors)
 
+    def evenly(self, most: int) -> Debuts:
+        """At most so many rows, evenly among them."""
+        kept = np.zeros(len(self.rows), bool)
+        kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), most)).astype(int))] = True
+        return self.chosen(kept)
+
 
 def _debuts(rows: pd.DataFrame, curves: CurveArrays, descriptors: np.ndarray | None) -> Debuts:
     codes, songs = pd.factorize(rows["song_id"])
     starts = np.append(np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(rows) else [], len(rows))
     return Debuts(rows, curves, [str(song) for song in songs], starts.astype(np.int64), descriptors)
+
+
+def recency(debut: np.ndarray, half_life: float) -> np.ndarray:
+    """How much each debut counts if one counts half as much as one so many years later; the last counts 1: (n,)."""
+    days = debut.astype("datetime64[D]").astype(np.int64)
+    return 0.5 ** ((days.max(initial=0) - days) / (365 * half_life))
 
 
 def joined(one: Debuts, other: Debuts) -> Debuts:

@@ -34,6 +34,8 @@ LIFE_PERIODS = 26
 BELOW_SHARE = 0.5
 # Periods of settled lives that a region's climate is averaged over, and of debuts.
 CLIMATE_PERIODS, ARRIVAL_PERIODS = 26, 8
+# Age in periods at which the lives of `ARRIVAL_PERIODS` are asked what became of them: gone at once, and so far.
+FIRST_AGE, EARLY_AGE = 1, 3
 
 STATE_FEATURES = (
     "log_floor",
@@ -46,6 +48,9 @@ STATE_FEATURES = (
     "share_of_one",
     "mean_debut",
     "arrivals",
+    "recent_gone",
+    "recent_length",
+    "recent_total",
 )
 LIFE_FEATURES = ("debut", "last", "before", "peak", "total", "length", "on_chart", "log_age")
 
@@ -114,7 +119,17 @@ class RegionStates:
 
     @classmethod
     def from_last(cls, states: dict[str, dict[str, Any]]) -> RegionStates:
-        """The inverse of `last`."""
+        """The inverse of `last`.
+
+        Raises:
+            InputError: If another version remembered other figures.
+        """
+        for region, state in states.items():
+            if len(state["values"]) != len(STATE_FEATURES):
+                raise InputError(
+                    f"the model remembers {len(state['values'])} figures of region {region}, this version reads "
+                    f"{len(STATE_FEATURES)}; train it again"
+                )
         regions = tuple(sorted(states))
         values = np.array([states[region]["values"] for region in regions], dtype=float)
         return cls(
@@ -478,6 +493,7 @@ def _states(dataset: DatasetFolder, lives: Lives, scales: dict[str, float]) -> R
     settled_until = day - (dataset.horizon - 1) * period
     mean_total, spread, length, one = climate.settled(code, settled_until)
     mean_debut, arrivals = climate.arrivals(code, day)
+    gone, early_length, early_total = climate.recent(code, day)
     lowest = charts["lowest"].to_numpy(dtype=float)
     columns = [
         np.log10(floor),
@@ -490,6 +506,9 @@ def _states(dataset: DatasetFolder, lives: Lives, scales: dict[str, float]) -> R
         one,
         mean_debut,
         arrivals,
+        gone,
+        early_length,
+        early_total,
     ]
     states.values[:] = np.column_stack(columns)
     return states
@@ -502,10 +521,17 @@ class _Climate:
         self.period = period
         self.related = Related(lives.region, lives.debut)
         last = min(horizon, lives.features.shape[1]) - 1
-        total = lives.features[self.related.order, last, LIFE_FEATURES.index("total")].astype(float)
-        weeks = np.expm1(lives.features[self.related.order, last, LIFE_FEATURES.index("length")].astype(float))
-        debut = lives.features[self.related.order, 0, LIFE_FEATURES.index("debut")].astype(float)
-        columns = np.column_stack([total, total**2, weeks / horizon, weeks <= 1.5, debut])
+        self.first, self.early = min(FIRST_AGE, last), min(EARLY_AGE, last)
+
+        def at(age: int, name: str) -> np.ndarray:
+            return lives.features[self.related.order, age, LIFE_FEATURES.index(name)].astype(float)
+
+        total, weeks = at(last, "total"), np.expm1(at(last, "length"))
+        early = np.expm1(at(self.early, "length")) / (self.early + 1)
+        gone = at(self.first, "on_chart") < 0.5
+        columns = np.column_stack(
+            [total, total**2, weeks / horizon, weeks <= 1.5, at(0, "debut"), gone, early, at(self.early, "total")]
+        )
         self.sums = np.vstack([np.zeros(columns.shape[1]), columns.cumsum(axis=0)])
 
     def _between(self, region: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -530,3 +556,15 @@ class _Climate:
         """Of lives that began in the last periods: mean of the first value, log of how many a period."""
         sums, count = self._between(region, last - ARRIVAL_PERIODS * self.period, last)
         return (sums[:, 4] + 5 * 0.1) / (count + 5), np.log1p(count / ARRIVAL_PERIODS)
+
+    def recent(self, region: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Of the latest lives old enough: share gone after a period; of the first four, share charted and log total.
+
+        Settled lives are half a year old in the mean; these tell within weeks that lives get shorter.
+        """
+        told = []
+        for age, columns, prior in ((self.first, [5], [0.3]), (self.early, [6, 7], [0.6, 0.65])):
+            until = day - age * self.period
+            sums, count = self._between(region, until - ARRIVAL_PERIODS * self.period, until)
+            told.append((sums[:, columns] + 5 * np.array(prior)) / (count[:, None] + 5))
+        return tuple(np.concatenate(told, axis=1).T)

@@ -179,7 +179,7 @@ def pool_weights(
     forecaster: PathForecaster, companion: Companion, held_out: Debuts, observed: Sequence[int]
 ) -> dict[str, float]:
     """Chooses the companion's weight at each number of observed periods on songs that neither has learnt from."""
-    held_out = _evenly(held_out, POOLING_ROWS)
+    held_out = held_out.evenly(POOLING_ROWS)
     weights = {}
     for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="pooling", unit="forecast"):
         given = companion.forecast(held_out, k)
@@ -197,13 +197,6 @@ def pool_weights(
             held_out.curves.chart_observed(),
         )
     return weights
-
-
-def _evenly(debuts: Debuts, most: int) -> Debuts:
-    """At most so many rows, evenly among them."""
-    kept = np.zeros(len(debuts.rows), bool)
-    kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), most)).astype(int))] = True
-    return debuts.chosen(kept)
 
 
 @dataclass(frozen=True)
@@ -294,7 +287,7 @@ def companion_of(folder: str | Path, weights: dict[str, float] | None, covariate
 def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
     """Fits the map of paths on songs that neither trained the model nor stopped its training."""
     sets = []
-    held_out = _evenly(held_out, CALIBRATION_ROWS)
+    held_out = held_out.evenly(CALIBRATION_ROWS)
     for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="calibration", unit="forecast"):
         rows = with_cutoff(held_out.rows, k, forecaster.covariates.frequency)
         values, scale = forecaster.raw(held_out, rows)
