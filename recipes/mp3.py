@@ -128,6 +128,13 @@ class TrainArguments:
         default=False,
         metadata={"help": "After validation has chosen epochs and map, learn again from training and validation."},
     )
+    first_period: float = field(
+        default=1.0,
+        metadata={
+            "help": "How often the first period to forecast counts in training beside a later one: what is known of a "
+            "song before it speaks there; later ones hang on the one before."
+        },
+    )
     running: float = field(
         default=0.0,
         metadata={
@@ -177,7 +184,7 @@ from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
-from mp3model.model.modeling_mp3 import Audio, MP3Model, known_periods  # noqa: E402
+from mp3model.model.modeling_mp3 import Audio, MP3Model, period_weights  # noqa: E402
 from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
 from mp3model.tables.debuts import (  # noqa: E402
@@ -242,6 +249,7 @@ def check_arguments() -> None:
             "ema": (0, 0.99999),
             "audio_rate": (0, None),
             "running": (0, None),
+            "first_period": (0, None),
         },
     )
     if train_arguments.running and "past" not in (model_arguments.covariates or ()):
@@ -672,12 +680,13 @@ def fit(
             schedule.step_update(step)
             loop.seed_step(arguments.seed, step, accelerator.process_index)
             parts = [prepare(batch) for batch in group]
+            weights = [period_weights(part["batch"], arguments.first_period) for part in parts]
             # Known periods of the whole step, over parts and processes, so that each counts the same.
-            count = accelerator.reduce(sum(known_periods(part["batch"]) for part in parts), "sum")
+            count = accelerator.reduce(sum(weight.sum() for weight in weights), "sum")
             loss = torch.zeros((), device=device)
-            for part, given in enumerate(parts):
+            for part, (given, weight) in enumerate(zip(parts, weights, strict=True)):
                 with nullcontext() if part + 1 == len(parts) else accelerator.no_sync(learner):
-                    share = -learner(**given).log_likelihood.float().sum() / count.clamp(min=1)
+                    share = -(weight * learner(**given).log_likelihood.float()).sum() / count.clamp(min=1)
                     # Processes average their gradients; the count already spans them, so the average is undone.
                     accelerator.backward(share * accelerator.num_processes)
                     loss += share.detach()

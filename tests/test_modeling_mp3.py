@@ -13,7 +13,7 @@ from small_charts import HORIZON, REGIONS, small_charts
 from mp3model import MP3Config, MP3Model
 from mp3model.files import InputError
 from mp3model.model.covariates import GROUPS, Covariates, only_observed
-from mp3model.model.modeling_mp3 import Audio, known_periods
+from mp3model.model.modeling_mp3 import Audio, known_periods, period_weights
 from mp3model.model.sampling import tensors
 from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN, taken
 from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
@@ -140,6 +140,19 @@ def test_the_loss_is_the_mean_over_known_periods_after_the_observed_ones(likelih
     assert output.count == (later & (batch["state"] != UNKNOWN)).sum() == known_periods(batch)
     assert output.loss == pytest.approx(-float(output.log_likelihood.sum() / output.count), rel=1e-5)
     assert not output.log_likelihood[~later].any()
+
+
+def test_only_the_first_period_to_forecast_counts_more_in_training():
+    batch = batch_of()
+    weights, alike = period_weights(batch, 5.0), period_weights(batch, 1.0)
+    assert alike.sum() == known_periods(batch)
+    for row, observed in enumerate(batch["observed"].tolist()):
+        known = (batch["state"][row] != UNKNOWN).float()
+        known[:observed] = 0
+        assert torch.equal(alike[row], known)
+        if observed < HORIZON:
+            known[observed] *= 5
+        assert torch.equal(weights[row], known)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

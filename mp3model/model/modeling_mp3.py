@@ -416,6 +416,18 @@ def known_periods(batch: Batch) -> Tensor:
     return (later_periods(batch) & (batch["state"] != UNKNOWN)).sum()
 
 
+def period_weights(batch: Batch, first: float) -> Tensor:
+    """How much each known period counts in training: (n, periods), 0 where unknown or observed before.
+
+    Args:
+        batch: As for `MP3Model.forward`.
+        first: What the first period after the observed ones counts; a later one counts 1.
+    """
+    known = later_periods(batch) & (batch["state"] != UNKNOWN)
+    at = torch.arange(known.shape[1], device=known.device)
+    return known * torch.where(at == batch["observed"][:, None], first, 1.0)
+
+
 def _repeated(now: Tensor, earlier: Tensor, value: Tensor, flag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What the head is told of last year: the value and whether it was charted, and how far this year is from it.
 
