@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_model import write_model
 
 from mp3model import Forecaster
@@ -106,8 +107,9 @@ def test_songs_are_heard_in_company_as_alone(forecaster):
         alone = [listened(model, [one], together)[0] for one in clips]
         company = listened(model, clips, together)
         for one, other in zip(alone, company, strict=True):
-            assert (one.tokens == other.tokens).all()
-            assert (one.states == other.states).all()
+            # A product's last bit may hang on a row's place among the others, as processors differ in how they tile it.
+            torch.testing.assert_close(one.tokens, other.tokens, rtol=0, atol=1e-6)
+            torch.testing.assert_close(one.states, other.states, rtol=0, atol=1e-6)
     expected = forecaster._listen(clips[2])
     np.testing.assert_allclose(company[2].tokens.numpy(), expected.tokens.numpy(), atol=1e-5)
 
