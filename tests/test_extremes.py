@@ -110,7 +110,7 @@ def test_horizons_of_one_period_and_of_ten_years(tmp_path, horizon, frequency):
     folder = write_model(tmp_path, horizon=horizon, frequency=frequency, calibration=None)
     model = Forecaster.from_pretrained(folder, "cpu")
     undefined = SHAPES if horizon == 1 else set()
-    found = model.forecast(None, ["US"], "2099-12-31", samples=4)
+    found = model.forecast(None, ["US"], "2099-12-31", samples=32)
     assert len(found.curves) == horizon
     assert is_sound(found, undefined)
 
