@@ -107,9 +107,10 @@ def test_songs_are_heard_in_company_as_alone(forecaster):
         alone = [listened(model, [one], together)[0] for one in clips]
         company = listened(model, clips, together)
         for one, other in zip(alone, company, strict=True):
-            # A product's last bit may hang on a row's place among the others, as processors differ in how they tile it.
-            torch.testing.assert_close(one.tokens, other.tokens, rtol=0, atol=1e-6)
-            torch.testing.assert_close(one.states, other.states, rtol=0, atol=1e-6)
+            # In a group of several a product's last bit may hang on a row's place, as processors tile it differently.
+            bound = 0 if together == 1 else 1e-6
+            torch.testing.assert_close(one.tokens, other.tokens, rtol=0, atol=bound)
+            torch.testing.assert_close(one.states, other.states, rtol=0, atol=bound)
     expected = forecaster._listen(clips[2])
     np.testing.assert_allclose(company[2].tokens.numpy(), expected.tokens.numpy(), atol=1e-5)
 

@@ -347,7 +347,7 @@ class MP3Model(PreTrainedModel):
             # Given the periods before, the members that foresaw them count more.
             weight = likelihood.cumsum(dim=-1) - likelihood
         place = (weight.softmax(dim=0) * place).sum(dim=0)
-        return torch.where(later_periods(batch) & (batch["state"] != UNKNOWN), place, torch.nan)
+        return torch.where(_known_later(batch), place, torch.nan)
 
     @torch.inference_mode()
     def sample(self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
@@ -413,7 +413,11 @@ def later_periods(batch: Batch) -> Tensor:
 
 def known_periods(batch: Batch) -> Tensor:
     """How many periods after the observed ones a batch knows."""
-    return (later_periods(batch) & (batch["state"] != UNKNOWN)).sum()
+    return _known_later(batch).sum()
+
+
+def _known_later(batch: Batch) -> Tensor:
+    return later_periods(batch) & (batch["state"] != UNKNOWN)
 
 
 def period_weights(batch: Batch, first: float) -> Tensor:
@@ -423,7 +427,7 @@ def period_weights(batch: Batch, first: float) -> Tensor:
         batch: As for `MP3Model.forward`.
         first: What the first period after the observed ones counts; a later one counts 1.
     """
-    known = later_periods(batch) & (batch["state"] != UNKNOWN)
+    known = _known_later(batch)
     at = torch.arange(known.shape[1], device=known.device)
     return known * torch.where(at == batch["observed"][:, None], first, 1.0)
 
