@@ -128,6 +128,13 @@ class TrainArguments:
         default=False,
         metadata={"help": "After validation has chosen epochs and map, learn again from training and validation."},
     )
+    keep_first: bool = field(
+        default=False,
+        metadata={
+            "help": "With --refit, keep what was learnt before it: half of the model's members, and of the trees, know "
+            "nothing of the latest half-year, and forecasts do not hang on it alone."
+        },
+    )
     first_period: float = field(
         default=1.0,
         metadata={
@@ -168,7 +175,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from mp3model.audio.augment import SpecAugment, WaveformAugment  # noqa: E402
 from mp3model.audio.bank import AudioBank  # noqa: E402
-from mp3model.baselines.boosted import Boosted  # noqa: E402
+from mp3model.baselines.boosted import AveragedBoosted, Boosted  # noqa: E402
 from mp3model.baselines.interface import CurveBaseline  # noqa: E402
 from mp3model.baselines.registry import make_baseline  # noqa: E402
 from mp3model.config import MP3Config  # noqa: E402
@@ -184,7 +191,7 @@ from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
-from mp3model.model.modeling_mp3 import Audio, MP3Model, period_weights  # noqa: E402
+from mp3model.model.modeling_mp3 import Audio, MP3Model, of_all_members, period_weights  # noqa: E402
 from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
 from mp3model.tables.debuts import (  # noqa: E402
@@ -226,7 +233,10 @@ from mp3model.training.runs import (  # noqa: E402
 )
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
-MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"}
+MAY_CHANGE = {
+    *("output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"),
+    "keep_first",
+}
 TABLE = "table.txt"
 NEW_MARKETS = "new-markets"
 # Debuts that tell after each epoch whether to go on.
@@ -267,6 +277,15 @@ def check_arguments() -> None:
             raise InputError(f"--{name} {getattr(arguments, name)} is none of {', '.join(map(str, choices))}")
     if model_arguments.encoder in ("ast", "both") and model_arguments.mp2 is None:
         raise InputError(f"--encoder {model_arguments.encoder} hears with an MP2 model: name its folder with --mp2")
+    if train_arguments.keep_first:
+        if not train_arguments.refit:
+            raise InputError("--keep_first true keeps what was learnt before a second fit: give --refit true too")
+        hears = model_arguments.mp2 is not None and model_arguments.encoder in (None, "ast", "both")
+        if hears and (model_arguments.audio == "finetune" or model_arguments.mp2_refit is not None):
+            raise InputError(
+                "--keep_first true: members of one model hear through one encoder, and here each fit has its own; "
+                "give --audio frozen and no --mp2_refit"
+            )
     if model_arguments.mp2_refit is not None and not (train_arguments.refit and model_arguments.mp2):
         raise InputError(
             f"--mp2_refit {model_arguments.mp2_refit} hears in a second fit: give --mp2 and --refit true too"
@@ -379,6 +398,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     report: dict[str, Any] = {}
     add_split(report, "validation", dataset, forecaster, held_out, accelerator)
     if train_arguments.refit:
+        first = {name: value.clone() for name, value in model.state_dict().items()}
         # The map and the shared luck stay those that songs held out have given.
         model.load_state_dict(start)
         if model.mp2 is not None and model_arguments.mp2_refit is not None:
@@ -388,11 +408,16 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         both = both if running is None else joined(both, running)
         model, _, more = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
         skipped += more
+        if train_arguments.keep_first:
+            before = MP3Model(model.config).to(accelerator.device)
+            before.load_state_dict(first)
+            model = of_all_members([before, model])
         forecaster = replace(forecaster, model=model, _heard={})
     if train_arguments.boosted:
         kept_in = folder / ("trees-refit.json.gz" if train_arguments.refit else "trees-whole.json.gz")
-        trees = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)
-        forecaster = replace(forecaster, companion=trees)
+        last = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)
+        grown = AveragedBoosted([trees, last]) if train_arguments.keep_first else last
+        forecaster = replace(forecaster, companion=grown)
     embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
         with folder_written_whole(folder / "model") as part:
@@ -400,7 +425,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
             loop.share(part)
             remember_songs(part, dataset, train, *embeddings)
             if train_arguments.boosted:
-                trees.save(part / BOOSTED)
+                grown.save(part / BOOSTED)
     floors = [make_baseline(name, dataset).fit(train, validation, covariates) for name in FLOORS]
     add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
     if data_arguments.held_out_regions:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -374,9 +375,9 @@ class Boosted:
             length=answer(fitted.length),
         )
 
-    def save(self, path: Path) -> None:
-        """Writes all it has learnt, without pickle: gzipped JSON in which boosters are LightGBM's text."""
-        told = {
+    def to_dict(self) -> dict[str, Any]:
+        """All it has learnt, as JSON values; boosters as LightGBM writes them."""
+        return {
             "form": self.form,
             "groups": list(self.groups),
             "calendar": self.calendar,
@@ -384,8 +385,21 @@ class Boosted:
             "curve": self.curve.to_dict(),
             "models": {str(observed): fitted.to_dict() for observed, fitted in self.models.items()},
         }
-        with written_whole(path) as part:
-            part.write_bytes(gzip.compress(json.dumps(told).encode(), mtime=0))
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any], covariates: Covariates, threads: int = 1) -> Boosted:
+        """The inverse of `to_dict`, to forecast with what these covariates know."""
+        found = cls(
+            told["form"], tuple(told["groups"]), told["calendar"], told["refit"], tuple(map(int, told["models"]))
+        )
+        found.threads = threads
+        found.curve = ParametricCurve.from_dict(told["curve"])
+        found.models = {int(observed): _Fitted.from_dict(each) for observed, each in told["models"].items()}
+        return found.with_covariates(covariates)
+
+    def save(self, path: Path) -> None:
+        """Writes it for `load`."""
+        _write(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path, covariates: Covariates, threads: int = 1) -> Boosted:
@@ -394,24 +408,7 @@ class Boosted:
         Raises:
             InputError: the file is damaged, or lightgbm is not installed.
         """
-        _check_installed()
-        import lightgbm
-
-        try:
-            with gzip.open(path) as packed:
-                text = packed.read(_MOST_BYTES + 1)
-            if len(text) > _MOST_BYTES:
-                raise ValueError(f"more than {_MOST_BYTES} bytes once unpacked")
-            told = json.loads(text)
-            found = cls(
-                told["form"], tuple(told["groups"]), told["calendar"], told["refit"], tuple(map(int, told["models"]))
-            )
-            found.threads = threads
-            found.curve = ParametricCurve.from_dict(told["curve"])
-            found.models = {int(observed): _Fitted.from_dict(each) for observed, each in told["models"].items()}
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
-            raise InputError(f"{path}: no whole boosted model ({error}); train it again with recipes/mp3.py") from error
-        return found.with_covariates(covariates)
+        return _read(path, lambda told: cls.from_dict(told, covariates, threads))
 
     def with_covariates(self, covariates: Covariates) -> Boosted:
         """The same models, told by other covariates, which must have the groups that these were fitted with."""
@@ -421,6 +418,104 @@ class Boosted:
         found.curve = copy(self.curve)
         found.curve.covariates = found.covariates
         return found
+
+
+class AveragedBoosted:
+    """Several `Boosted`, whose forecasts are averaged number by number in log10(1 + streams / floor).
+
+    One that stops learning before the validation split, and one that is refitted with it, need not agree on how far
+    the latest half-year is to be followed.
+
+    Args:
+        fits: Not yet fitted, or fitted.
+    """
+
+    def __init__(self, fits: Sequence[Boosted]) -> None:
+        self.name = " and ".join(each.name for each in fits)
+        self.fits = list(fits)
+
+    @classmethod
+    def of_both_fits(cls) -> AveragedBoosted:
+        """Trees that learn from training alone, and the same refitted with validation."""
+        return cls([Boosted(), Boosted(refit=True)])
+
+    def fit(self, train: Debuts, validation: Debuts, covariates: Covariates) -> AveragedBoosted:
+        """Fits each, as `Boosted.fit`."""
+        for each in self.fits:
+            each.fit(train, validation, covariates)
+        return self
+
+    def forecast(self, debuts: Debuts, observed: int) -> CurveForecasts | None:
+        """The mean of the forecasts of all; None if one has no models for this many observed periods."""
+        parts = [each.forecast(debuts, observed) for each in self.fits]
+        told = [part for part in parts if part is not None]
+        if len(told) < len(parts):
+            return None
+        floor = known_of(debuts, self.fits[0].covariates, observed).floor
+
+        def mean(name: str, in_log: bool = False) -> np.ndarray | None:
+            values = [getattr(part, name) for part in told]
+            if any(value is None for value in values):
+                return None
+            if not in_log:
+                return np.mean(values, axis=0)
+            unit = floor.reshape(-1, *[1] * (values[0].ndim - 1))
+            return (10 ** np.mean([np.log10(1 + value / unit) for value in values], axis=0) - 1) * unit
+
+        curve = mean("curve", in_log=True)
+        assert curve is not None
+        return CurveForecasts(
+            curve=curve,
+            quantiles=mean("quantiles", in_log=True),
+            total=mean("total", in_log=True),
+            score=mean("score"),
+            rank0=mean("rank0"),
+            length=mean("length"),
+        )
+
+    def with_covariates(self, covariates: Covariates) -> AveragedBoosted:
+        """As `Boosted.with_covariates`."""
+        return AveragedBoosted([each.with_covariates(covariates) for each in self.fits])
+
+    def save(self, path: Path) -> None:
+        """Writes them for `load_boosted`."""
+        _write(path, {"fits": [each.to_dict() for each in self.fits]})
+
+
+def load_boosted(path: Path, covariates: Covariates) -> Boosted | AveragedBoosted:
+    """Reads what either class's `save` wrote, to forecast with what these covariates know.
+
+    Raises:
+        InputError: the file is damaged, or lightgbm is not installed.
+    """
+
+    def made(told: dict[str, Any]) -> Boosted | AveragedBoosted:
+        if "fits" not in told:
+            return Boosted.from_dict(told, covariates)
+        return AveragedBoosted([Boosted.from_dict(each, covariates) for each in told["fits"]])
+
+    return _read(path, made)
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
+    """Without pickle: gzipped JSON in which boosters are LightGBM's text."""
+    with written_whole(path) as part:
+        part.write_bytes(gzip.compress(json.dumps(told).encode(), mtime=0))
+
+
+def _read(path: Path, made: Callable[[dict[str, Any]], Any]) -> Any:
+    """What is made of the JSON of a file; one line where it is damaged."""
+    _check_installed()
+    import lightgbm
+
+    try:
+        with gzip.open(path) as packed:
+            text = packed.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES} bytes once unpacked")
+        return made(json.loads(text))
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+        raise InputError(f"{path}: no whole boosted model ({error}); train it again with recipes/mp3.py") from error
 
 
 def _targets(debuts: Debuts, known: Known) -> dict[str, np.ndarray]:

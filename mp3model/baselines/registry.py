@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any
 
 from mp3model.baselines.interface import CurveBaseline
@@ -134,7 +135,7 @@ def _of(module: str, kind: str, with_dataset: bool = False, **options: Any) -> M
     """A maker that imports only when it is called."""
 
     def make(dataset: DatasetFolder, **told: Any) -> CurveBaseline:
-        found = getattr(import_module(f"mp3model.baselines.{module}"), kind)
+        found = attrgetter(kind)(import_module(f"mp3model.baselines.{module}"))
         return found(dataset, **options, **told) if with_dataset else found(**options, **told)
 
     return make
@@ -161,6 +162,7 @@ for _name, _maker in {
     "boosted": _of("boosted", "Boosted"),
     "boosted shape": _of("boosted", "Boosted", form="shape"),
     "boosted refit": _of("boosted", "Boosted", refit=True),
+    "boosted both fits": _of("boosted", "AveragedBoosted.of_both_fits"),
     "boosted without regions": _of("boosted", "Boosted", groups=("state", "artist")),
 }.items():
     register(_name, _maker, ["lightgbm"])

@@ -123,7 +123,11 @@ class PathCalibration:
             if place is not None:
                 shift[row] = self.shift.get(str(region), self.shift[""])[place]
                 spread[row] = self.spread.get(str(region), self.spread[""])[place]
-        return _stretched(paths, shift, spread, threshold, observed)
+        moved = _stretched(paths, shift, spread)
+        # A song that debuts is on the chart in its first period, however the map would move it.
+        moved[:, :, 0] = np.maximum(moved[:, :, 0], threshold[:, None])
+        seen = np.arange(paths.shape[2]) < observed[:, None]
+        return np.where(seen[:, None], paths, moved)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -163,24 +167,24 @@ class CalibrationSet:
     def scores(self, grid: Sequence[tuple[float, float]]) -> np.ndarray:
         """CRPS of each row under each (shift, spread): (n, grid)."""
         true = np.log10(1 + self.remaining)
-        observed = np.full(len(true), self.observed)
-        columns = []
-        for shift, spread in grid:
-            paths = _stretched(
-                self.paths, np.full(len(true), shift), np.full(len(true), spread), self.threshold, observed
-            )[:, :, self.observed :]
-            streams = np.where(paths < self.threshold[:, None, None], 0, 10.0**paths)
-            total = np.log10(1 + streams.sum(axis=2))
-            columns.append(crps_from_quantiles(true, np.quantile(total, LEVELS, axis=1).T))
-        return np.column_stack(columns)
+        threshold = self.threshold[:, None, None].astype(self.paths.dtype)
+        scores = np.empty((len(true), len(grid)))
+        for spread in sorted({spread for _, spread in grid}):
+            moved = _stretched(self.paths, np.zeros(len(true)), np.full(len(true), spread))[:, :, self.observed :]
+            # A shift in log10 is a factor of streams: one power serves all shifts.
+            streams = 10.0**moved
+            for place, (shift, of) in enumerate(grid):
+                if of != spread:
+                    continue
+                later = np.where(moved + shift < threshold, 0, streams)
+                if self.observed == 0:
+                    later[:, :, 0] = np.maximum(streams[:, :, 0], 10.0 ** (threshold[:, :, 0] - shift))
+                total = np.log10(1 + 10.0**shift * later.sum(axis=2))
+                scores[:, place] = crps_from_quantiles(true, np.quantile(total, LEVELS, axis=1).T)
+        return scores
 
 
-def _stretched(
-    paths: np.ndarray, shift: np.ndarray, spread: np.ndarray, threshold: np.ndarray, observed: np.ndarray
-) -> np.ndarray:
+def _stretched(paths: np.ndarray, shift: np.ndarray, spread: np.ndarray) -> np.ndarray:
     middle = np.median(paths, axis=1, keepdims=True)
-    moved = middle + shift[:, None, None] + spread[:, None, None] * (paths - middle)
-    # A song that debuts is on the chart in its first period, however the map would move it.
-    moved[:, :, 0] = np.maximum(moved[:, :, 0], threshold[:, None])
-    seen = np.arange(paths.shape[2]) < observed[:, None]
-    return np.where(seen[:, None], paths, moved).astype(paths.dtype)
+    shift, spread = (each.astype(paths.dtype)[:, None, None] for each in (shift, spread))
+    return middle + shift + spread * (paths - middle)
