@@ -241,6 +241,8 @@ TABLE = "table.txt"
 NEW_MARKETS = "new-markets"
 # Debuts that tell after each epoch whether to go on.
 STOPPING_ROWS = 4000
+# Bytes of paths of songs held out that calibration, pooling and scoring share.
+KEPT_PATHS = 2**30
 # What a figure must be read beside; recipes/baselines.py has the rest.
 FLOORS = ("region median", "artist previous release", "carry-forward", "geometric decay", "mean ratio")
 
@@ -383,6 +385,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         train_arguments.paths,
         train_arguments.seed,
         rank_curves=RankCurves.of(dataset),
+        keep=KEPT_PATHS,
     )
     remember(model, dataset, covariates)
     held_out = validation.of_kept_songs(~stopping)
@@ -412,7 +415,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
             before = MP3Model(model.config).to(accelerator.device)
             before.load_state_dict(first)
             model = of_all_members([before, model])
-        forecaster = replace(forecaster, model=model, _heard={})
+        forecaster = forecaster.with_model(model)
     if train_arguments.boosted:
         kept_in = folder / ("trees-refit.json.gz" if train_arguments.refit else "trees-whole.json.gz")
         last = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)

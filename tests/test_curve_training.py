@@ -248,6 +248,36 @@ def test_a_song_is_heard_as_the_mean_of_its_windows_in_the_order_asked(hearing, 
     assert hearing.listen(model, ["nobody"], accelerator) is None
 
 
+def test_paths_that_are_kept_are_drawn_once_a_question_and_anew_by_another_model(
+    debuts, covariates, accelerator, monkeypatch
+):
+    some, drawn = debuts.evenly(9), []
+    monkeypatch.setattr(
+        "mp3model.training.forecasting.sample_paths", lambda *told: drawn.append(told) or sample_paths(*told)
+    )
+    careless = PathForecaster(model_of(), covariates, None, accelerator, 8)
+    keeping, cramped = (PathForecaster(model_of(), covariates, None, accelerator, 8, keep=n) for n in (2**20, 100))
+    for forecaster, times in ((careless, 2), (keeping, 1)):
+        drawn.clear()
+        first, again = (forecaster.paths(some, 2).streams for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert len(drawn) == times
+    # Another question, other rows, other luck; and what does not fit is drawn each time.
+    for forecaster, rows, observed in (
+        (keeping, some, 1),
+        (keeping, debuts.evenly(8), 2),
+        (replace(keeping, seed=1), some, 2),
+        (replace(keeping, absent=("artist",)), some, 2),
+        (keeping.with_model(model_of(region_mode="embedding")), some, 2),
+        (cramped, some, 2),
+        (cramped, some, 2),
+    ):
+        drawn.clear()
+        told = forecaster.paths(rows, observed).streams
+        assert len(drawn) == 1
+        np.testing.assert_array_equal(told, replace(forecaster, keep=0).paths(rows, observed).streams)
+
+
 def test_a_forecaster_forecasts_with_audio_and_leaves_observed_periods(debuts, covariates, hearing, accelerator):
     some = debuts.of_kept_songs(np.arange(len(debuts)) % 9 == 0)
     forecaster = PathForecaster(
@@ -258,7 +288,7 @@ def test_a_forecaster_forecasts_with_audio_and_leaves_observed_periods(debuts, c
     known = some.curves.chart_observed()
     assert (paths.streams[:, :, :2] == known[:, None, :2]).all()
     assert (paths.debut_rank == some.curves.rank[:, :1]).all()
-    deaf = replace(forecaster, absent=("audio",), _heard={})
+    deaf = replace(forecaster, absent=("audio",))
     audible = hearing.places(some.songs) >= 0
     change = np.log10(1 + deaf.paths(some, 2).streams) - np.log10(1 + paths.streams)
     moved = np.abs(change).max(axis=(1, 2)) > 2e-3

@@ -326,9 +326,14 @@ class Debuts:
 
     def evenly(self, most: int) -> Debuts:
         """At most so many rows, evenly among them."""
-        kept = np.zeros(len(self.rows), bool)
-        kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), most)).astype(int))] = True
-        return self.chosen(kept)
+        return self.chosen(evenly(len(self.rows), most))
+
+
+def evenly(rows: int, most: int) -> np.ndarray:
+    """Marks at most so many of some rows, evenly among them: (rows,) bool."""
+    kept = np.zeros(rows, bool)
+    kept[np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int))] = True
+    return kept
 
 
 def _debuts(rows: pd.DataFrame, curves: CurveArrays, descriptors: np.ndarray | None) -> Debuts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
 from mp3model.model.modeling_mp3 import Audio, MP3Model
 from mp3model.model.sampling import chart_observed, sample_paths
-from mp3model.tables.debuts import Debuts, with_cutoff
+from mp3model.tables.debuts import Debuts, evenly, with_cutoff
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import History
 from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
@@ -34,6 +34,10 @@ from mp3model.training.curves import Hearing, audible_rows, whole_curve_batches
 CALIBRATION_ROWS, POOLING_ROWS = 8000, 3000
 # Beside the model's weights, where it is pooled with boosted trees.
 BOOSTED = "boosted.json.gz"
+
+
+# Paths, and of their rows `floor` and `threshold`; see `sample_paths`.
+Raw = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 class Companion(Protocol):
@@ -59,6 +63,7 @@ class PathForecaster:
         absent: Groups of inputs to leave out.
         rank_curves: Each region's charts by date, for debut ranks; None leaves them unknown.
         companion: What the paths are pooled with, by the weights of the model's configuration; None is nothing.
+        keep: Bytes of uncalibrated paths to keep, for when the same rows are asked about again.
     """
 
     model: MP3Model
@@ -71,7 +76,13 @@ class PathForecaster:
     absent: tuple[str, ...] = ()
     rank_curves: RankCurves | None = None
     companion: Companion | None = None
+    keep: int = 0
     _heard: dict[tuple[str, ...], Audio | None] = field(default_factory=dict, repr=False)
+    _drawn: dict[tuple[Any, ...], Raw] = field(default_factory=dict, repr=False)
+
+    def with_model(self, model: MP3Model) -> PathForecaster:
+        """The same with another model, which has heard and drawn nothing yet."""
+        return replace(self, model=model, _heard={}, _drawn={})
 
     def audio(self, songs: Sequence[str]) -> Audio | None:
         """What the model hears of these songs; asked twice, it listens once."""
@@ -82,8 +93,20 @@ class PathForecaster:
             self._heard[key] = self.hearing.listen(self.model, songs, self.accelerator)
         return self._heard[key]
 
-    def raw(self, debuts: Debuts, rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def raw(self, debuts: Debuts, rows: pd.DataFrame) -> Raw:
         """Paths in log10 of floor units before calibration, floors and thresholds, of rows `with_cutoff`."""
+        if not self.keep:
+            return self._draw(debuts, rows)
+        names = pd.util.hash_pandas_object(rows[["track_id", "region", "observed", "cutoff"]], index=False)
+        asked = (names.to_numpy().tobytes(), self.samples, self.seed, self.absent, tuple(self.model.config.shared_luck))
+        if asked not in self._drawn:
+            drawn = self._draw(debuts, rows)
+            if drawn[0].nbytes + sum(values.nbytes for values, _ in self._drawn.values()) > self.keep:
+                return drawn
+            self._drawn[asked] = drawn
+        return self._drawn[asked]
+
+    def _draw(self, debuts: Debuts, rows: pd.DataFrame) -> Raw:
         return sample_paths(
             self.model,
             self.covariates,
@@ -179,7 +202,10 @@ def pool_weights(
     forecaster: PathForecaster, companion: Companion, held_out: Debuts, observed: Sequence[int]
 ) -> dict[str, float]:
     """Chooses the companion's weight at each number of observed periods on songs that neither has learnt from."""
-    held_out = held_out.evenly(POOLING_ROWS)
+    # The rows that the map was fitted on, whose paths may be kept, and among them the few to be pooled.
+    drawn = held_out.evenly(CALIBRATION_ROWS)
+    few = evenly(len(drawn.rows), POOLING_ROWS)
+    held_out = drawn.chosen(few)
     weights = {}
     for k in tqdm([k for k in observed if k < forecaster.model.config.horizon], desc="pooling", unit="forecast"):
         given = companion.forecast(held_out, k)
@@ -189,7 +215,7 @@ def pool_weights(
         batch = [forecaster.covariates.gather(rows.iloc[start : start + 4096]) for start in range(0, len(rows), 4096)]
         floor, threshold = (np.concatenate([part[name] for part in batch]) for name in ("floor", "last_threshold"))
         weights[str(k)] = best_weight(
-            forecaster.paths(held_out, k).streams,
+            forecaster.paths(drawn, k).streams[few],
             k,
             np.log10(1 + given.quantiles / floor[:, None]),
             floor,
