@@ -131,8 +131,8 @@ class TrainArguments:
     keep_first: bool = field(
         default=False,
         metadata={
-            "help": "With --refit, keep what was learnt before it: half of the model's members, and of the trees, know "
-            "nothing of the latest half-year, and forecasts do not hang on it alone."
+            "help": "With --refit, keep what was learnt before it: half of the model's members then know nothing of "
+            "the latest half-year, so that the paths do not hang on it alone."
         },
     )
     first_period: float = field(
@@ -175,7 +175,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from mp3model.audio.augment import SpecAugment, WaveformAugment  # noqa: E402
 from mp3model.audio.bank import AudioBank  # noqa: E402
-from mp3model.baselines.boosted import AveragedBoosted, Boosted  # noqa: E402
+from mp3model.baselines.boosted import Boosted  # noqa: E402
 from mp3model.baselines.interface import CurveBaseline  # noqa: E402
 from mp3model.baselines.registry import make_baseline  # noqa: E402
 from mp3model.config import MP3Config  # noqa: E402
@@ -418,9 +418,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         forecaster = forecaster.with_model(model)
     if train_arguments.boosted:
         kept_in = folder / ("trees-refit.json.gz" if train_arguments.refit else "trees-whole.json.gz")
-        last = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)
-        grown = AveragedBoosted([trees, last]) if train_arguments.keep_first else last
-        forecaster = replace(forecaster, companion=grown)
+        trees = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)
+        forecaster = replace(forecaster, companion=trees)
     embeddings = hear_for_catalogue(model, dataset, hearing, train.songs, held_out.songs, accelerator)
     if accelerator.is_main_process:
         with folder_written_whole(folder / "model") as part:
@@ -428,7 +427,7 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
             loop.share(part)
             remember_songs(part, dataset, train, *embeddings)
             if train_arguments.boosted:
-                grown.save(part / BOOSTED)
+                trees.save(part / BOOSTED)
     floors = [make_baseline(name, dataset).fit(train, validation, covariates) for name in FLOORS]
     add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
     if data_arguments.held_out_regions:

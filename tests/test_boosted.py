@@ -29,7 +29,6 @@ from mp3model.baselines.boosted import (
     _Table,
     _Trees,
     features_of,
-    load_boosted,
 )
 from mp3model.baselines.curve_floors import known_of
 from mp3model.files import InputError
@@ -163,25 +162,20 @@ def test_trees_that_were_saved_forecast_the_same(form: str, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_two_fits_are_averaged_in_log_and_saved_as_one(tmp_path):
+def test_two_fits_are_averaged_in_log():
     options = {"observed": (0, 2), "rounds": 15}
     alone = [fitted(Boosted("shape", refit=refit, **options)) for refit in (False, True)]
     both = fitted(AveragedBoosted([Boosted("shape", refit=refit, **options) for refit in (False, True)]))
-    test, path = all_debuts().of_split("test"), tmp_path / "boosted.json.gz"
-    both.save(path)
-    again = load_boosted(path, covariates_of(small_charts()))
+    test = all_debuts().of_split("test")
     for observed in (0, 2):
         parts, told = [each.forecast(test, observed) for each in alone], both.forecast(test, observed)
         assert_forecasts_are_whole(told, test, observed)
-        assert same(told, again.forecast(test, observed), observed)
         assert not np.array_equal(parts[0].quantiles, parts[1].quantiles)
         floor = known_of(test, alone[0].covariates, observed).floor[:, None]
         logs = [np.log10(1 + part.quantiles / floor) for part in parts]
         np.testing.assert_allclose(np.log10(1 + told.quantiles / floor), (logs[0] + logs[1]) / 2, atol=1e-9)
         np.testing.assert_allclose(told.length, (parts[0].length + parts[1].length) / 2)
     assert both.forecast(test, 1) is None
-    alone[0].save(path)
-    assert isinstance(load_boosted(path, covariates_of(small_charts())), Boosted)
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_what_was_learnt_before_the_second_fit_may_stay_as_half_of_the_model(mar
     assert any(not torch.equal(twice[name], value) for name, value in once.items())
     dataset = read_dataset(market)
     both = forecaster_of(folder / "model", dataset, samples=20)
-    assert (both.model.config.members, [each.refit for each in both.companion.fits]) == (2, [False, True])
+    assert (both.model.config.members, both.companion.refit) == (2, True)
     debuts = debuts_of(dataset, debut_rows(dataset), dataset.horizon).of_split("test")
     report = json.loads((folder / "report.json").read_text())
     again = score_curves(truth_of(debuts.rows, debuts.curves), both.paths(debuts, 2).forecasts(), 2, replicates=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -375,9 +375,9 @@ class Boosted:
             length=answer(fitted.length),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """All it has learnt, as JSON values; boosters as LightGBM writes them."""
-        return {
+    def save(self, path: Path) -> None:
+        """Writes all it has learnt, without pickle: gzipped JSON in which boosters are LightGBM's text."""
+        told = {
             "form": self.form,
             "groups": list(self.groups),
             "calendar": self.calendar,
@@ -385,21 +385,8 @@ class Boosted:
             "curve": self.curve.to_dict(),
             "models": {str(observed): fitted.to_dict() for observed, fitted in self.models.items()},
         }
-
-    @classmethod
-    def from_dict(cls, told: dict[str, Any], covariates: Covariates, threads: int = 1) -> Boosted:
-        """The inverse of `to_dict`, to forecast with what these covariates know."""
-        found = cls(
-            told["form"], tuple(told["groups"]), told["calendar"], told["refit"], tuple(map(int, told["models"]))
-        )
-        found.threads = threads
-        found.curve = ParametricCurve.from_dict(told["curve"])
-        found.models = {int(observed): _Fitted.from_dict(each) for observed, each in told["models"].items()}
-        return found.with_covariates(covariates)
-
-    def save(self, path: Path) -> None:
-        """Writes it for `load`."""
-        _write(path, self.to_dict())
+        with written_whole(path) as part:
+            part.write_bytes(gzip.compress(json.dumps(told).encode(), mtime=0))
 
     @classmethod
     def load(cls, path: Path, covariates: Covariates, threads: int = 1) -> Boosted:
@@ -408,7 +395,24 @@ class Boosted:
         Raises:
             InputError: the file is damaged, or lightgbm is not installed.
         """
-        return _read(path, lambda told: cls.from_dict(told, covariates, threads))
+        _check_installed()
+        import lightgbm
+
+        try:
+            with gzip.open(path) as packed:
+                text = packed.read(_MOST_BYTES + 1)
+            if len(text) > _MOST_BYTES:
+                raise ValueError(f"more than {_MOST_BYTES} bytes once unpacked")
+            told = json.loads(text)
+            found = cls(
+                told["form"], tuple(told["groups"]), told["calendar"], told["refit"], tuple(map(int, told["models"]))
+            )
+            found.threads = threads
+            found.curve = ParametricCurve.from_dict(told["curve"])
+            found.models = {int(observed): _Fitted.from_dict(each) for observed, each in told["models"].items()}
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+            raise InputError(f"{path}: no whole boosted model ({error}); train it again with recipes/mp3.py") from error
+        return found.with_covariates(covariates)
 
     def with_covariates(self, covariates: Covariates) -> Boosted:
         """The same models, told by other covariates, which must have the groups that these were fitted with."""
@@ -427,7 +431,7 @@ class AveragedBoosted:
     the latest half-year is to be followed.
 
     Args:
-        fits: Not yet fitted, or fitted.
+        fits: Not yet fitted.
     """
 
     def __init__(self, fits: Sequence[Boosted]) -> None:
@@ -472,50 +476,6 @@ class AveragedBoosted:
             rank0=mean("rank0"),
             length=mean("length"),
         )
-
-    def with_covariates(self, covariates: Covariates) -> AveragedBoosted:
-        """As `Boosted.with_covariates`."""
-        return AveragedBoosted([each.with_covariates(covariates) for each in self.fits])
-
-    def save(self, path: Path) -> None:
-        """Writes them for `load_boosted`."""
-        _write(path, {"fits": [each.to_dict() for each in self.fits]})
-
-
-def load_boosted(path: Path, covariates: Covariates) -> Boosted | AveragedBoosted:
-    """Reads what either class's `save` wrote, to forecast with what these covariates know.
-
-    Raises:
-        InputError: the file is damaged, or lightgbm is not installed.
-    """
-
-    def made(told: dict[str, Any]) -> Boosted | AveragedBoosted:
-        if "fits" not in told:
-            return Boosted.from_dict(told, covariates)
-        return AveragedBoosted([Boosted.from_dict(each, covariates) for each in told["fits"]])
-
-    return _read(path, made)
-
-
-def _write(path: Path, told: dict[str, Any]) -> None:
-    """Without pickle: gzipped JSON in which boosters are LightGBM's text."""
-    with written_whole(path) as part:
-        part.write_bytes(gzip.compress(json.dumps(told).encode(), mtime=0))
-
-
-def _read(path: Path, made: Callable[[dict[str, Any]], Any]) -> Any:
-    """What is made of the JSON of a file; one line where it is damaged."""
-    _check_installed()
-    import lightgbm
-
-    try:
-        with gzip.open(path) as packed:
-            text = packed.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES} bytes once unpacked")
-        return made(json.loads(text))
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
-        raise InputError(f"{path}: no whole boosted model ({error}); train it again with recipes/mp3.py") from error
 
 
 def _targets(debuts: Debuts, known: Known) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mp3model.baselines.boosted import AveragedBoosted, Boosted
+from mp3model.baselines.boosted import Boosted
 from mp3model.evaluation.accuracy import LEVELS, QUANTILES
 from mp3model.evaluation.calibration import PathCalibration
 from mp3model.evaluation.forecasts import PERIOD_NAMES, CurvePaths, RankCurves, best_ranks, debut_ranks
@@ -71,7 +71,7 @@ class Forecaster:
 
     model: MP3Model
     catalogue: Catalogue | None = None
-    trees: Boosted | AveragedBoosted | None = None
+    trees: Boosted | None = None
     _datasets: dict[str, DatasetFolder] = field(default_factory=dict, repr=False)
     _known_days: dict[tuple[str, ...], tuple[DatasetFolder, History, RankCurves]] = field(
         default_factory=dict, repr=False

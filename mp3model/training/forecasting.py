@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from tqdm import tqdm
 
 from mp3model.audio.bank import AudioBank
-from mp3model.baselines.boosted import AveragedBoosted, Boosted, load_boosted
+from mp3model.baselines.boosted import Boosted
 from mp3model.evaluation.accuracy import CurveForecasts
 from mp3model.evaluation.calibration import CalibrationSet, PathCalibration
 from mp3model.evaluation.forecasts import CurvePaths, RankCurves, debut_ranks
@@ -296,9 +296,7 @@ def saved_model(folder: Path) -> MP3Model:
         raise InputError(f"model {folder}: cannot be read ({' '.join(str(error).split())[:200]})") from error
 
 
-def companion_of(
-    folder: str | Path, weights: dict[str, float] | None, covariates: Covariates
-) -> Boosted | AveragedBoosted | None:
+def companion_of(folder: str | Path, weights: dict[str, float] | None, covariates: Covariates) -> Boosted | None:
     """The boosted trees that are stored with a model, if it is pooled with any.
 
     Raises:
@@ -309,7 +307,7 @@ def companion_of(
     path = Path(folder) / BOOSTED
     if not path.is_file():
         raise InputError(f"{path}: missing, though the model is pooled with boosted trees; copy the whole folder")
-    return load_boosted(path, covariates)
+    return Boosted.load(path, covariates)
 
 
 def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequence[int]) -> PathCalibration:
