@@ -128,13 +128,6 @@ class TrainArguments:
         default=False,
         metadata={"help": "After validation has chosen epochs and map, learn again from training and validation."},
     )
-    keep_first: bool = field(
-        default=False,
-        metadata={
-            "help": "With --refit, keep what was learnt before it: half of the model's members then know nothing of "
-            "the latest half-year, so that the paths do not hang on it alone."
-        },
-    )
     first_period: float = field(
         default=1.0,
         metadata={
@@ -191,7 +184,7 @@ from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
-from mp3model.model.modeling_mp3 import Audio, MP3Model, of_all_members, period_weights  # noqa: E402
+from mp3model.model.modeling_mp3 import Audio, MP3Model, period_weights  # noqa: E402
 from mp3model.serving.comparables import embedding_of, write_catalogue  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS, log_streams  # noqa: E402
 from mp3model.tables.debuts import (  # noqa: E402
@@ -233,10 +226,7 @@ from mp3model.training.runs import (  # noqa: E402
 )
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
-MAY_CHANGE = {
-    *("output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"),
-    "keep_first",
-}
+MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"}
 TABLE = "table.txt"
 NEW_MARKETS = "new-markets"
 # Debuts that tell after each epoch whether to go on.
@@ -279,15 +269,6 @@ def check_arguments() -> None:
             raise InputError(f"--{name} {getattr(arguments, name)} is none of {', '.join(map(str, choices))}")
     if model_arguments.encoder in ("ast", "both") and model_arguments.mp2 is None:
         raise InputError(f"--encoder {model_arguments.encoder} hears with an MP2 model: name its folder with --mp2")
-    if train_arguments.keep_first:
-        if not train_arguments.refit:
-            raise InputError("--keep_first true keeps what was learnt before a second fit: give --refit true too")
-        hears = model_arguments.mp2 is not None and model_arguments.encoder in (None, "ast", "both")
-        if hears and (model_arguments.audio == "finetune" or model_arguments.mp2_refit is not None):
-            raise InputError(
-                "--keep_first true: members of one model hear through one encoder, and here each fit has its own; "
-                "give --audio frozen and no --mp2_refit"
-            )
     if model_arguments.mp2_refit is not None and not (train_arguments.refit and model_arguments.mp2):
         raise InputError(
             f"--mp2_refit {model_arguments.mp2_refit} hears in a second fit: give --mp2 and --refit true too"
@@ -401,7 +382,6 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     report: dict[str, Any] = {}
     add_split(report, "validation", dataset, forecaster, held_out, accelerator)
     if train_arguments.refit:
-        first = {name: value.clone() for name, value in model.state_dict().items()}
         # The map and the shared luck stay those that songs held out have given.
         model.load_state_dict(start)
         if model.mp2 is not None and model_arguments.mp2_refit is not None:
@@ -411,11 +391,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         both = both if running is None else joined(both, running)
         model, _, more = fit(model, both, None, covariates, hearing, folder / "refit", accelerator, epochs)
         skipped += more
-        if train_arguments.keep_first:
-            before = MP3Model(model.config).to(accelerator.device)
-            before.load_state_dict(first)
-            model = of_all_members([before, model])
-        forecaster = forecaster.with_model(model)
+    # Songs held out are not asked about again.
+    forecaster = replace(forecaster.with_model(model), keep=0)
     if train_arguments.boosted:
         kept_in = folder / ("trees-refit.json.gz" if train_arguments.refit else "trees-whole.json.gz")
         trees = trees_of(config, train, validation, covariates, train_arguments.refit, kept_in, accelerator)

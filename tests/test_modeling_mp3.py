@@ -13,7 +13,7 @@ from small_charts import HORIZON, REGIONS, small_charts
 from mp3model import MP3Config, MP3Model
 from mp3model.files import InputError
 from mp3model.model.covariates import GROUPS, Covariates, only_observed
-from mp3model.model.modeling_mp3 import Audio, known_periods, of_all_members, period_weights
+from mp3model.model.modeling_mp3 import Audio, known_periods, period_weights
 from mp3model.model.sampling import tensors
 from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN, taken
 from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
@@ -266,24 +266,6 @@ def test_members_hear_through_one_encoder_and_their_loss_is_the_mean_of_each():
         losses.append(float(alone(batch, **audio).loss))
     assert np.ptp(losses) > 1e-3
     assert float(model(batch, **audio).loss) == pytest.approx(np.mean(losses), rel=1e-5)
-
-
-@torch.no_grad()
-def test_models_that_hear_alike_become_members_of_one():
-    models = [model_of(seed, members=members, encoder="ast") for seed, members in ((0, 1), (1, 2))]
-    models[1].mp2.load_state_dict(models[0].mp2.state_dict())
-    models[0].config.shared_luck = [0.3, 0.1]
-    whole, batch, uniform = of_all_members(models), batch_of(held=True), numbers(9)
-    assert (whole.config.members, whole.config.shared_luck, whole.training) == (3, [0.3, 0.1], False)
-    audio = models[0].listen(**heard())
-    told, first, second = (model.sample(batch, uniform, audio) for model in (whole, *models))
-    torch.testing.assert_close(told[:, ::3], first[:, ::3], rtol=0, atol=2e-4)
-    # The second model's own members took turns of two.
-    for place, member in enumerate(models[1].members):
-        own = slice(place + 1, None, 3)
-        torch.testing.assert_close(told[:, own], member.sample(batch, uniform[:, own], audio), rtol=0, atol=2e-4)
-    assert (told - second).abs().max() > 1e-2
-    assert models[0].config.members == 1
 
 
 def test_a_model_without_members_is_refused():

@@ -265,35 +265,6 @@ def test_a_model_pooled_with_boosted_trees_is_one_folder_with_one_forecast(marke
 
 
 @pytest.mark.slow
-def test_what_was_learnt_before_the_second_fit_may_stay_as_half_of_the_model(market, tmp_path):
-    pytest.importorskip("lightgbm")
-    folder, words = tmp_path / "run", ["--data", market, *SMALL, "--epochs", "1", "--boosted", "--refit"]
-    run("mp3", *words, "--output_dir", folder)
-    once = load_file(folder / "model" / "model.safetensors")
-    # A finished run may be asked for the other form: nothing is learnt again.
-    (folder / "report.json").unlink()
-    before = sorted((path, path.stat().st_mtime_ns) for path in folder.glob("**/checkpoint-*/*"))
-    run("mp3", *words, "--output_dir", folder, "--keep_first", "--resume")
-    assert before == sorted((path, path.stat().st_mtime_ns) for path in folder.glob("**/checkpoint-*/*"))
-    twice = load_file(folder / "model" / "model.safetensors")
-    assert set(twice) == {name.replace("writers.0", f"writers.{place}") for name in once for place in (0, 1)}
-    assert all(torch.equal(twice[name.replace("writers.0", "writers.1")], value) for name, value in once.items())
-    assert any(not torch.equal(twice[name], value) for name, value in once.items())
-    dataset = read_dataset(market)
-    both = forecaster_of(folder / "model", dataset, samples=20)
-    assert (both.model.config.members, both.companion.refit) == (2, True)
-    debuts = debuts_of(dataset, debut_rows(dataset), dataset.horizon).of_split("test")
-    report = json.loads((folder / "report.json").read_text())
-    again = score_curves(truth_of(debuts.rows, debuts.curves), both.paths(debuts, 2).forecasts(), 2, replicates=0)
-    assert again["crps"] == pytest.approx(report["test"]["remaining_2"]["crps"], rel=1e-6)
-    asked = debuts.rows.iloc[0]
-    told = Forecaster.from_pretrained(folder / "model").forecast(
-        data=market, track_id=asked["track_id"], regions=[asked["region"]], release=asked["debut"], samples=20
-    )
-    assert np.isfinite(told.popularity["0.5"]).any()
-
-
-@pytest.mark.slow
 def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors(market, tmp_path):
     dataset = read_dataset(market)
     held_out = dataset.regions[0]
@@ -333,8 +304,6 @@ def test_regions_held_out_are_not_learnt_and_scored_apart_beside_the_same_floors
                 (["--members", "0"], "--members 0: it must be at least 1"),
                 (["--regions", "QQ"], "QQ"),
                 (["--mp2_refit", "runs/mp2/refit/model"], "give --mp2 and --refit true too"),
-                (["--keep_first"], "--keep_first true keeps what was learnt before a second fit: give --refit true"),
-                (["--keep_first", "--refit", "--mp2", "runs/mp2/model"], "give --audio frozen and no --mp2_refit"),
             ]
         ),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -395,23 +393,6 @@ class MP3Model(PreTrainedModel):
         """timm's layer groups: the audio encoder's stem and blocks; the decoder learns at the full rate."""
         inner = self.mp2.group_matcher(coarse) if self.mp2 is not None else {}
         return {name: pattern.replace("^", r"^mp2\.", 1) for name, pattern in inner.items()}
-
-
-def of_all_members(models: Sequence[MP3Model]) -> MP3Model:
-    """One model whose members are those of several, in their order; it hears as the first.
-
-    Args:
-        models: Of one configuration but for `members`, with equal weights of the audio encoder if they have one.
-    """
-    config = deepcopy(models[0].config)
-    config.members = sum(model.config.members for model in models)
-    whole = MP3Model(config)
-    if whole.mp2 is not None and models[0].mp2 is not None:
-        whole.mp2.load_state_dict(models[0].mp2.state_dict())
-    members = [member for model in models for member in model.members]
-    for member, learnt in zip(whole.members, members, strict=True):
-        member.load_state_dict(learnt.state_dict())
-    return whole.to(models[0].device).eval()
 
 
 def as_learnt(batch: Batch, nulls: str) -> Batch:
