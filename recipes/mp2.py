@@ -101,6 +101,10 @@ class TrainArguments:
     epochs: int = field(default=20, metadata={"help": "Passes over the training songs at most."})
     batch_size: int = field(default=16, metadata={"help": "Songs a process and part."})
     accumulation: int = field(default=1, metadata={"help": "Parts a step of the optimizer."})
+    region_correlation: float = field(
+        default=0.0,
+        metadata={"help": "Correlation in the loss of what is missed of a song between regions; 0 is plain MSE."},
+    )
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak rate."})
     weight_decay: float = field(default=0.1, metadata={"help": "Decoupled decay."})
     layer_decay: float = field(default=1.0, metadata={"help": "Rate of a layer over that of the next one up."})
@@ -240,7 +244,7 @@ def check_arguments() -> None:
         train_arguments,
         dict.fromkeys(whole, (1, None))
         | {"learning_rate": (0, None), "warmup": (0, 1), "ema": (0, 0.99999), "mixup": (0, 1)}
-        | {"gain": (0, None), "shift": (0, None)},
+        | {"gain": (0, None), "shift": (0, None), "region_correlation": (0, 0.95)},
     )
     check_bounds(data_arguments, {"loader_workers": (0, None)})
     check_bounds(
@@ -531,7 +535,8 @@ def fit(
             loss = torch.zeros((), device=device)
             for part, (mel, targets) in enumerate(parts):
                 with nullcontext() if part + 1 == len(parts) else accelerator.no_sync(learner):
-                    sums, _ = masked_squared_error(learner(mel=mel).predictions.float(), targets)
+                    predictions = learner(mel=mel).predictions.float()
+                    sums, _ = masked_squared_error(predictions, targets, arguments.region_correlation)
                     # Processes average their gradients; the counts already span them, so the average is undone.
                     share = mean_over_targets(sums, counts)
                     accelerator.backward(share * accelerator.num_processes)

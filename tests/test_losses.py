@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,3 +52,42 @@ def test_the_gradient_is_twice_the_error_over_the_count_of_its_target():
     mean_over_targets(*masked_squared_error(predictions, targets)).backward()
     assert predictions.grad is not None
     assert predictions.grad.tolist() == [[2 * 2 / 2 / 2, 0], [2 * -1 / 2 / 2, 2 * 3 / 1 / 2]]
+
+
+def correlated_case() -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions, and targets of which two in five are missing."""
+    generator = torch.Generator().manual_seed(5)
+    predictions = torch.randn(7, 4, 2, generator=generator, dtype=torch.float64)
+    targets = torch.randn(7, 4, 2, generator=generator, dtype=torch.float64)
+    targets[torch.rand(7, 4, 2, generator=generator) < 0.4] = float("nan")
+    return predictions, targets
+
+
+def test_with_a_correlation_the_sum_is_that_of_generalised_least_squares_over_the_known_regions():
+    predictions, targets = correlated_case()
+    expected = np.zeros(2)
+    for song in range(7):
+        for target in range(2):
+            known = ~targets[song, :, target].isnan().numpy()
+            error = (predictions - targets)[song, :, target].numpy()[known]
+            matrix = np.full((len(error), len(error)), 0.6) + (1 - 0.6) * np.eye(len(error))
+            expected[target] += error @ np.linalg.inv(matrix) @ error
+    sums, counts = masked_squared_error(predictions, targets, 0.6)
+    assert np.allclose(sums.numpy(), expected)
+    assert torch.equal(counts, masked_squared_error(predictions, targets)[1])
+
+
+def test_a_missing_target_has_no_gradient_beside_correlated_ones():
+    predictions, targets = correlated_case()
+    predictions.requires_grad_()
+    masked_squared_error(predictions, targets, 0.6)[0].sum().backward()
+    assert predictions.grad is not None
+    assert not predictions.grad[targets.isnan()].any()
+    assert predictions.grad[~targets.isnan()].all()
+
+
+def test_what_a_song_does_in_one_region_alone_counts_for_more_than_what_it_does_in_all():
+    targets = torch.zeros(1, 2, 1)
+    apart, together = torch.tensor([[[1.0], [-1.0]]]), torch.ones(1, 2, 1)
+    sums = [float(masked_squared_error(error, targets, 0.6)[0]) for error in (apart, together)]
+    assert sums == pytest.approx([2 / (1 - 0.6), 2 / (1 + 0.6)])

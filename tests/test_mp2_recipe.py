@@ -108,7 +108,7 @@ def test_another_run_is_never_written_over(finished, small_dataset):
 def test_one_process_two_processes_and_two_parts_learn_the_same(small_dataset, tmp_path):
     words = ["--data", str(small_dataset), *QUICK, "--epochs", "2", "--log_every", "1", "--folds", "0"]
     # What each process draws for itself.
-    words += ["--patch_drop", "0", "--dropout", "0", "--head_dropout", "0"]
+    words += ["--patch_drop", "0", "--dropout", "0", "--head_dropout", "0", "--region_correlation", "0.3"]
     run(*words, "--batch_size", "8", "--output_dir", str(tmp_path / "one"))
     run(*words, "--batch_size", "4", "--accumulation", "2", "--output_dir", str(tmp_path / "parts"))
     run(*words, "--batch_size", "4", "--output_dir", str(tmp_path / "two"), "--loader_workers", "2", processes=2)
@@ -186,6 +186,7 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
                 (["--stem_overlap", "5"], "stem_overlap 5 does not divide"),
                 (["--head_dropout", "1"], "--head_dropout 1.0"),
                 (["--batch_size", "0"], "--batch_size 0"),
+                (["--region_correlation", "1"], "--region_correlation 1.0"),
                 (["--roll", "2"], "2.0"),
             ]
         ),
