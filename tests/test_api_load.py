@@ -219,6 +219,7 @@ def test_a_killed_service_leaves_neither_files_nor_processes(folder, tmp_path):
         raise AssertionError("the service was killed, so it cannot end in good order")
 
 
+@pytest.mark.timeout(120 + CASES / 2)
 def test_cases_made_from_the_description_get_answers_that_fit_it(folder):
     schemathesis = pytest.importorskip("schemathesis")
     from unittest import SkipTest
