@@ -8,10 +8,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 
 from data_prep.tiled import write_tiled
 from mp3model.audio.bank import AudioBank
+from mp3model.benchmark.encoders import forward_cases
+from mp3model.benchmark.measuring import Bench
+from mp3model.benchmark.steps import step_cases
 from mp3model.tables.folder import read_dataset
 
 
@@ -52,16 +56,13 @@ def test_time_to_equal_loss_and_the_shares_of_a_step_are_measured_beside_stock(t
         assert row["ratio"] > 0 < row["mfu"]
 
 
-@pytest.mark.slow
-def test_every_combination_is_measured_on_a_gpu_and_each_kind_on_a_processor():
-    code = (
-        "import json, runpy, sys, torch; sys.argv = ['benchmark.py', '--output_dir', 'no such folder']; "
-        f"recipe = runpy.run_path({str(ROOT / 'recipes' / 'benchmark.py')!r}, run_name='__mp_main__'); "
-        "print(json.dumps([[str(case) for case in recipe[name](torch.device(place))] "
-        "for place in ('cuda', 'cpu') for name in ('forward_cases', 'step_cases')]))"
+def test_every_combination_is_measured_on_a_gpu_and_each_kind_on_a_processor(tmp_path):
+    bench = Bench(tmp_path)
+    forward, step, *here = (
+        [str(case) for case in cases(bench, torch.device(place))]
+        for place in ("cuda", "cpu")
+        for cases in (forward_cases, step_cases)
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    forward, step, *here = json.loads(done.stdout.splitlines()[-1])
     assert len(set(forward)) == len(forward) == 3 * 2 * 2 * 2 * 2
     assert len(set(step)) == len(step) == 2 * len(forward) + 2
     assert "base 30 s stride 16 drop 0.5 bf16 compiled" in step
