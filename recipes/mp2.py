@@ -105,6 +105,10 @@ class TrainArguments:
         default=0.0,
         metadata={"help": "Correlation in the loss of what is missed of a song between regions; 0 is plain MSE."},
     )
+    contrast: float = field(
+        default=0.0,
+        metadata={"help": "Weight of telling a song's two clips from the batch's other songs, labels unseen."},
+    )
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak rate."})
     weight_decay: float = field(default=0.1, metadata={"help": "Decoupled decay."})
     layer_decay: float = field(default=1.0, metadata={"help": "Rate of a layer over that of the next one up."})
@@ -173,7 +177,8 @@ from mp3model.evaluation.report import (  # noqa: E402
     write_report,
 )
 from mp3model.model.encoder import AST  # noqa: E402
-from mp3model.model.losses import masked_squared_error, mean_over_targets  # noqa: E402
+from mp3model.model.heads import ProjectionHead  # noqa: E402
+from mp3model.model.losses import contrastive_loss, masked_squared_error, mean_over_targets  # noqa: E402
 from mp3model.model.modeling import MP2Model, encoder_arguments, mp2_from_encoder  # noqa: E402
 from mp3model.tables.charting import with_charted  # noqa: E402
 from mp3model.tables.curves import popularity_targets  # noqa: E402
@@ -244,8 +249,12 @@ def check_arguments() -> None:
         train_arguments,
         dict.fromkeys(whole, (1, None))
         | {"learning_rate": (0, None), "warmup": (0, 1), "ema": (0, 0.99999), "mixup": (0, 1)}
-        | {"gain": (0, None), "shift": (0, None), "region_correlation": (0, 0.95)},
+        | {"gain": (0, None), "shift": (0, None), "contrast": (0, None), "region_correlation": (0, 0.95)},
     )
+    if train_arguments.contrast and train_arguments.mixup:
+        raise InputError("--contrast and --mixup exclude each other: a mixture is no clip of one song")
+    if train_arguments.contrast and train_arguments.batch_size < 2:
+        raise InputError("--contrast needs a --batch_size of at least 2: there is no other song in a batch of 1")
     check_bounds(data_arguments, {"loader_workers": (0, None)})
     check_bounds(
         model_arguments,
@@ -436,7 +445,10 @@ def fit(
         if model_arguments.encoder == "scratch":
             # A checkpoint expects the normalisation it was trained with, AudioSet's or the like.
             config.mel_mean, config.mel_std = mel_statistics(train, bank, config.num_mel_bins)
-    model = start(config).to(device)
+    model = start(config)
+    if arguments.contrast:
+        model.projection = ProjectionHead(config.hidden_size)
+    model.to(device)
     model.encoder.set_grad_checkpointing(arguments.gradient_checkpointing)
     training_set = TrainingSet(
         train,
@@ -445,6 +457,7 @@ def fit(
         config.samples,
         arguments.seed,
         mixup=arguments.mixup > 0,
+        second=arguments.contrast > 0,
         timbre=TimbreAugment(arguments.timbre) if arguments.timbre else None,
     )
     batches = EpochBatches(
@@ -471,14 +484,18 @@ def fit(
     mix = Mixup(probability=arguments.mixup).to(device)
 
     def prepare(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A loader's batch → augmented log-mels and their targets, on the device."""
+        """A loader's batch → augmented log-mels and their targets, on the device; second clips after all first ones."""
         batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
         waveforms, targets = augment(batch["previews"], batch["count"], batch["draws"]), batch["targets"]
         if arguments.mixup:
             partners = augment(batch["partner_previews"], batch["partner_count"], batch["partner_draws"])
             waveforms, targets = mix(waveforms, targets, partners, batch["partner_targets"], batch["draws"])
-        mel = shift(loop.log_mels(model.frontend, waveforms), batch["draws"])
-        return mask(mel, batch["draws"]), targets
+        draws = batch["draws"]
+        if arguments.contrast:
+            again = augment(batch["second_previews"], batch["second_count"], batch["second_draws"])
+            waveforms, draws = torch.cat([waveforms, again]), torch.cat([draws, batch["second_draws"]])
+            targets = torch.cat([targets, batch["second_targets"]])
+        return mask(shift(loop.log_mels(model.frontend, waveforms), draws), draws), targets
 
     steps, epochs = batches.steps * arguments.epochs, last_epoch or arguments.epochs
     optimizer = loop.make_optimizer(
@@ -524,7 +541,7 @@ def fit(
             break
         batches.start(epoch)
         learner.train()
-        began, losses = time.perf_counter(), []
+        began, losses, contrasts = time.perf_counter(), [], []
         for number, group in enumerate(loop.in_groups(loader, arguments.accumulation)):
             step = epoch * batches.steps + number
             schedule.step_update(step)
@@ -535,12 +552,18 @@ def fit(
             loss = torch.zeros((), device=device)
             for part, (mel, targets) in enumerate(parts):
                 with nullcontext() if part + 1 == len(parts) else accelerator.no_sync(learner):
-                    predictions = learner(mel=mel).predictions.float()
+                    output = learner(mel=mel)
+                    predictions = output.predictions.float()
                     sums, _ = masked_squared_error(predictions, targets, arguments.region_correlation)
-                    # Processes average their gradients; the counts already span them, so the average is undone.
                     share = mean_over_targets(sums, counts)
-                    accelerator.backward(share * accelerator.num_processes)
                     loss += share.detach()
+                    # Processes average their gradients; the counts already span them, so the average is undone.
+                    share = share * accelerator.num_processes
+                    if arguments.contrast:
+                        told_apart = contrastive_loss(*output.projections.float().chunk(2)) / len(parts)
+                        contrasts.append(told_apart.detach())
+                        share = share + arguments.contrast * told_apart
+                    accelerator.backward(share)
             norm = accelerator.clip_grad_norm_(learner.parameters(), arguments.gradient_clip)
             losses.append(guard.step(step, loss, norm))
             optimizer.zero_grad()
@@ -559,10 +582,13 @@ def fit(
                     / (time.perf_counter() - began),
                     "skipped_steps": guard.skipped,
                 }
+                if contrasts:
+                    told_apart = accelerator.reduce(torch.stack(contrasts).sum(), "mean")
+                    values["contrastive_loss"] = float(told_apart) / len(losses)
                 log.write(step + 1, values)
                 progress.set_postfix(loss=f"{values['loss']:.3f}", validation=f"{best:.3f}")
                 guard.check()
-                began, losses = time.perf_counter(), []
+                began, losses, contrasts = time.perf_counter(), [], []
         guard.check()
         done = epoch + 1
         if done % arguments.evaluate_every and done < epochs:
@@ -592,6 +618,8 @@ def fit(
         else f"no song to validate on: the weights after epoch {best_epoch} are kept"
     )
     model.load_state_dict(best_weights)
+    # No forecast reads it.
+    model.projection = None
     accelerator.free_memory(learner, optimizer)
     return model.eval(), best_epoch, guard.skipped
 

@@ -114,7 +114,7 @@ def test_a_region_with_one_song_is_refused_by_name(songs):
         target_statistics(alone)
 
 
-@pytest.mark.parametrize("options", [{}, {"mixup": True}, {"timbre": TimbreAugment(["low_pass"])}])
+@pytest.mark.parametrize("options", [{}, {"mixup": True}, {"second": True}, {"timbre": TimbreAugment(["low_pass"])}])
 def test_batches_are_the_same_for_no_and_two_workers(songs, small_dataset, options):
     alone, helped = (epoch_of(training_set(songs, small_dataset, **options), workers) for workers in (0, 2))
     assert len(alone) == len(helped) > 2
@@ -157,6 +157,21 @@ def test_a_partner_comes_from_the_whole_split_and_by_the_same_numbers(songs, sma
     assert len(partners) > 10
     again = dataset[(4, 0)]
     assert torch.equal(again["partner_previews"], dataset[(4, 0)]["partner_previews"])
+
+
+def test_a_second_clip_is_of_the_same_song_at_another_place_and_leaves_the_first_as_it_was(songs, small_dataset):
+    plain, dataset = training_set(songs, small_dataset), training_set(songs, small_dataset, second=True)
+    for epoch in range(3):
+        item, alone = dataset[(epoch, 2)], plain[(epoch, 2)]
+        assert all(torch.equal(item[name], alone[name]) for name in alone)
+        assert item["second_count"] == item["count"]
+        assert torch.equal(item["second_targets"].nan_to_num(), item["targets"].nan_to_num())
+        draws = draw_numbers(3, epoch, f"second of {songs.song_ids[2]}")
+        assert np.array_equal(item["second_draws"].numpy(), draws)
+        start = int(draws[Draw.CROP] * (40_000 - 16_000 + 1))
+        whole = AudioBank(small_dataset).read(int(songs.clips[2][0]))
+        assert np.array_equal(item["second_previews"][0].numpy(), whole[start : start + 16_000])
+        assert not torch.equal(item["second_previews"][0], item["previews"][0])
 
 
 @given(

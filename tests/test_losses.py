@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mp3model.model.losses import masked_squared_error, mean_over_targets
+from mp3model.model.losses import contrastive_loss, masked_squared_error, mean_over_targets
 
 
 def test_missing_targets_count_nowhere():
@@ -91,3 +91,29 @@ def test_what_a_song_does_in_one_region_alone_counts_for_more_than_what_it_does_
     apart, together = torch.tensor([[[1.0], [-1.0]]]), torch.ones(1, 2, 1)
     sums = [float(masked_squared_error(error, targets, 0.6)[0]) for error in (apart, together)]
     assert sums == pytest.approx([2 / (1 - 0.6), 2 / (1 + 0.6)])
+
+
+def unit(*rows: list[float]) -> torch.Tensor:
+    """Rows of length 1."""
+    return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float64), dim=1)
+
+
+def test_the_contrastive_loss_is_the_mean_surprise_at_each_clips_other_half():
+    generator = torch.Generator().manual_seed(11)
+    first, second = (unit(*torch.randn(5, 3, generator=generator).tolist()) for _ in range(2))
+    clips = [*first, *second]
+    surprises = []
+    for row, clip in enumerate(clips):
+        weights = {other: torch.exp(clip @ clips[other] / 0.3) for other in range(10) if other != row}
+        surprises.append(-torch.log(weights[(row + 5) % 10] / sum(weights.values())))
+    assert contrastive_loss(first, second, 0.3).item() == pytest.approx(float(torch.stack(surprises).mean()))
+
+
+def test_songs_that_are_told_apart_have_less_contrastive_loss_than_songs_that_are_mistaken():
+    one, other = [1.0, 0.0], [0.0, 1.0]
+    apart, mistaken = (contrastive_loss(unit(one, other), unit(*rows)) for rows in ([one, other], [other, one]))
+    assert apart < np.log(3) < mistaken
+
+
+def test_a_song_alone_has_nothing_to_be_told_from():
+    assert contrastive_loss(unit([3.0, 4.0]), unit([1.0, 0.0])).item() == 0

@@ -38,9 +38,9 @@ def run(*words: str, processes: int = 1, check: bool = True) -> subprocess.Compl
     return done
 
 
-def losses(folder: Path) -> list[float]:
+def losses(folder: Path, name: str = "loss") -> list[float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line[name] for line in lines if name in line]
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,21 @@ def test_one_process_two_processes_and_two_parts_learn_the_same(small_dataset, t
 
 
 @pytest.mark.slow
+def test_two_processes_and_two_parts_tell_the_same_songs_apart(small_dataset, tmp_path):
+    words = ["--data", str(small_dataset), *QUICK, "--epochs", "2", "--log_every", "1", "--folds", "0"]
+    words += ["--patch_drop", "0", "--dropout", "0", "--head_dropout", "0", "--contrast", "0.3", "--layer_decay", "0.7"]
+    run(*words, "--batch_size", "4", "--accumulation", "2", "--output_dir", str(tmp_path / "parts"))
+    run(*words, "--batch_size", "4", "--output_dir", str(tmp_path / "two"), processes=2)
+    for name in ("loss", "contrastive_loss"):
+        two, parts = (losses(tmp_path / folder, name) for folder in ("two", "parts"))
+        assert len(two) == len(parts) >= 6
+        assert np.allclose(two, parts, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_to_the_same_weights(small_dataset, tmp_path):
     words = ["--data", str(small_dataset), *QUICK, "--folds", "0", "--evaluate_every", "1", "--dropout", "0.1"]
+    words += ["--contrast", "0.3", "--ema", "0.5", "--log_every", "1"]
     run(*words, "--epochs", "4", "--output_dir", str(tmp_path / "whole"))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     stopped = tmp_path / "stopped"
@@ -143,6 +156,10 @@ def test_a_run_that_stopped_goes_on_to_the_same_weights(small_dataset, tmp_path)
     whole, again = (load_file(path / "model" / "model.safetensors") for path in (tmp_path / "whole", stopped))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert losses(tmp_path / "whole") == losses(stopped)
+    assert len(losses(stopped)) == 4
+    # What songs are told apart by is of use in training alone.
+    assert not [name for name in whole if "projection" in name]
+    assert len(losses(stopped, "contrastive_loss")) == 4
 
 
 @pytest.mark.slow
@@ -187,6 +204,9 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
                 (["--head_dropout", "1"], "--head_dropout 1.0"),
                 (["--batch_size", "0"], "--batch_size 0"),
                 (["--region_correlation", "1"], "--region_correlation 1.0"),
+                (["--contrast", "-1"], "--contrast -1.0"),
+                (["--contrast", "1", "--mixup", "0.5"], "--contrast and --mixup exclude each other"),
+                (["--contrast", "1", "--batch_size", "1"], "--batch_size of at least 2"),
                 (["--roll", "2"], "2.0"),
             ]
         ),

@@ -32,9 +32,11 @@ def training_set(folder, samples: int = 30_000, **options) -> TrainingSet:
 
 
 # 30,000 samples are cut from clips of 40,000, which are shorter than 50,000.
-@pytest.mark.parametrize(("samples", "mixup"), [(30_000, False), (50_000, False), (30_000, True)])
-def test_a_resident_bank_gives_the_loaders_batches_bit_for_bit(small_dataset, samples, mixup):
-    data = training_set(small_dataset, samples, mixup=mixup)
+@pytest.mark.parametrize(
+    ("samples", "options"), [(30_000, {}), (50_000, {}), (30_000, {"mixup": True}), (30_000, {"second": True})]
+)
+def test_a_resident_bank_gives_the_loaders_batches_bit_for_bit(small_dataset, samples, options):
+    data = training_set(small_dataset, samples, **options)
     batches = EpochBatches(len(data), 4, seed=3)
     resident = ResidentBatches(data, batches, CPU)
     for epoch in (0, 1):

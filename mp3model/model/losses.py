@@ -1,8 +1,10 @@
-"""Predictions and targets in, sums and counts out: losses that are the same for every batch size and process count."""
+"""Predictions and targets in, sums and counts out, the same for every batch size and process count; and a contrast."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def masked_squared_error(predictions: Tensor, targets: Tensor, correlation: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -35,3 +37,20 @@ def masked_squared_error(predictions: Tensor, targets: Tensor, correlation: floa
 def mean_over_targets(sums: Tensor, counts: Tensor) -> Tensor:
     """Mean squared error of each target, averaged over targets: (targets,) twice → scalar; 0 where nothing is known."""
     return (sums / counts.clamp(min=1)).mean()
+
+
+def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.2) -> Tensor:
+    """How badly each clip finds the other of its song among all others: (songs, width) twice → scalar.
+
+    NT-Xent (Chen et al. 2020, arXiv 2002.05709, eq. 1): the cross-entropy of naming, of the other 2 · songs − 1 clips,
+    the one of the same song by the cosines between them, averaged over clips. 0 where there is one song.
+
+    Args:
+        first: A vector of length 1 for a clip of each song.
+        second: The same for another clip of the same songs, in the same order.
+        temperature: What cosines are divided by; the lower, the more the nearest of other songs count.
+    """
+    both = torch.cat([first, second])
+    # A clip is not asked about itself.
+    likeness = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
+    return functional.cross_entropy(likeness, torch.arange(len(both), device=both.device).roll(len(first)))

@@ -22,7 +22,7 @@ from mp3model.audio.frontend import LogMel
 from mp3model.config import MP3Config
 from mp3model.files import InputError
 from mp3model.model.encoder import AST, Block
-from mp3model.model.heads import ScalarHead
+from mp3model.model.heads import ProjectionHead, ScalarHead
 from mp3model.model.losses import masked_squared_error, mean_over_targets
 
 
@@ -35,12 +35,14 @@ class MP2Output(ModelOutput):
         predictions: (batch, regions, targets), standardised; `MP2Model.natural_units` turns them back.
         states: (batch, regions, width), what the head read.
         tokens: (batch, 2 + patches, width), the encoder's stream: class, distillation, patches.
+        projections: (batch, channels) of length 1, in training with a projection head.
     """
 
     loss: Tensor | None = None
     predictions: Tensor | None = None
     states: Tensor | None = None
     tokens: Tensor | None = None
+    projections: Tensor | None = None
 
 
 class MP2Model(PreTrainedModel):
@@ -69,6 +71,8 @@ class MP2Model(PreTrainedModel):
             else None
         )
         self.head = ScalarHead(config.hidden_size, len(config.targets), head_dropout(config))
+        # Of use in training alone: a recipe that tells songs apart sets it, and takes it away before the model is kept.
+        self.projection: ProjectionHead | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -109,7 +113,8 @@ class MP2Model(PreTrainedModel):
         loss = None
         if targets is not None:
             loss = mean_over_targets(*masked_squared_error(predictions, targets))
-        return MP2Output(loss=loss, predictions=predictions, states=states, tokens=tokens)
+        projections = self.projection(states) if self.projection is not None and self.training else None
+        return MP2Output(loss=loss, predictions=predictions, states=states, tokens=tokens, projections=projections)
 
     def region_indices(self, regions: Sequence[str]) -> Tensor:
         """Names → their indices (asked,).

@@ -195,6 +195,7 @@ class TrainingSet(Dataset):
         seed: Together with the epoch and the song's name, decides everything random.
         largest: Previews carried of one song at most; the padding keeps batches rectangular.
         mixup: Whether each item carries a partner.
+        second: Whether each item carries a second clip of its song, cut and augmented by numbers of its own.
         timbre: Pitch and timbre effects on the CPU, or None.
     """
 
@@ -205,6 +206,7 @@ class TrainingSet(Dataset):
     seed: int
     largest: int = 8
     mixup: bool = False
+    second: bool = False
     timbre: TimbreAugment | None = None
     width: int = field(init=False)
 
@@ -215,7 +217,7 @@ class TrainingSet(Dataset):
         return len(self.songs)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
-        """(epoch, song) → previews (previews, samples) int16, count, draws, targets, and a partner's of each."""
+        """(epoch, song) → previews (previews, samples) int16, count, draws, targets; a partner's and a second's too."""
         epoch, song = item
         draws = draw_numbers(self.seed, epoch, self.songs.song_ids[song])
         example = self._example(song, draws)
@@ -224,11 +226,18 @@ class TrainingSet(Dataset):
             # A partner is cut, chosen, amplified and rolled by numbers of its own.
             partner_draws = self.partner_draws(epoch, song)
             example.update({f"partner_{key}": value for key, value in self._example(partner, partner_draws).items()})
+        if self.second:
+            again = self._example(song, self.second_draws(epoch, song))
+            example.update({f"second_{key}": value for key, value in again.items()})
         return example
 
     def partner_draws(self, epoch: int, song: int) -> np.ndarray:
         """The numbers by which the partner of a song is cut and augmented."""
         return draw_numbers(self.seed, epoch, f"partner of {self.songs.song_ids[song]}")
+
+    def second_draws(self, epoch: int, song: int) -> np.ndarray:
+        """The numbers by which the second clip of a song is cut and augmented."""
+        return draw_numbers(self.seed, epoch, f"second of {self.songs.song_ids[song]}")
 
     def cuts(self, song: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the bank of a song's previews, and the first sample of each cut: (previews,) both."""
@@ -369,6 +378,9 @@ class ResidentBatches:
                     for (epoch, song), draws in zip(items, batch["draws"].cpu().numpy(), strict=True)
                 ]
                 batch |= {f"partner_{key}": value for key, value in self._batch(partners).items()}
+            if self.set.second:
+                again = [(song, self.set.second_draws(epoch, song)) for epoch, song in items]
+                batch |= {f"second_{key}": value for key, value in self._batch(again).items()}
             yield batch
 
     def _batch(self, items: list[tuple[int, np.ndarray]]) -> dict[str, Tensor]:
