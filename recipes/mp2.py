@@ -135,6 +135,7 @@ class TrainArguments:
     frequency_mask: int = field(default=24, metadata={"help": "SpecAugment: widest frequency mask in mel bands."})
     time_mask: int = field(default=48, metadata={"help": "SpecAugment: widest time mask in frames."})
     shift: int = field(default=0, metadata={"help": "Random shift up to so many mel bands either way."})
+    transpose: float = field(default=0.0, metadata={"help": "Random transposition up to so many semitones either way."})
     mixup: float = field(default=0.0, metadata={"help": "Share of samples mixed with another."})
     timbre: list[str] = field(
         default_factory=list, metadata={"help": "Of pitch, equaliser, low_pass, high_pass, on the CPU."}
@@ -164,7 +165,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from mp3model.audio.augment import BandShift, Mixup, SpecAugment, TimbreAugment, WaveformAugment, generator  # noqa: E402
+from mp3model.audio.augment import BandShift, Mixup, SpecAugment, TimbreAugment, Transpose, WaveformAugment, generator  # noqa: E402
 from mp3model.audio.bank import AudioBank  # noqa: E402
 from mp3model.audio.frontend import LogMel  # noqa: E402
 from mp3model.baselines.floors import RegionMean, RidgeOnMeanLogMel  # noqa: E402
@@ -249,10 +250,13 @@ def check_arguments() -> None:
         train_arguments,
         dict.fromkeys(whole, (1, None))
         | {"learning_rate": (0, None), "warmup": (0, 1), "ema": (0, 0.99999), "mixup": (0, 1)}
-        | {"gain": (0, None), "shift": (0, None), "contrast": (0, None), "region_correlation": (0, 0.95)},
+        | dict.fromkeys(("gain", "shift", "contrast"), (0, None))
+        | {"transpose": (0, 12), "region_correlation": (0, 0.95)},
     )
     if train_arguments.contrast and train_arguments.mixup:
         raise InputError("--contrast and --mixup exclude each other: a mixture is no clip of one song")
+    if train_arguments.shift and train_arguments.transpose:
+        raise InputError("--shift and --transpose exclude each other: both move the pitch; give one of them as 0")
     if train_arguments.contrast and train_arguments.batch_size < 2:
         raise InputError("--contrast needs a --batch_size of at least 2: there is no other song in a batch of 1")
     check_bounds(data_arguments, {"loader_workers": (0, None)})
@@ -481,6 +485,7 @@ def fit(
     )
     augment = WaveformAugment(arguments.gain, arguments.roll, arguments.alternate)
     mask, shift = SpecAugment(arguments.frequency_mask, arguments.time_mask), BandShift(arguments.shift)
+    transpose = Transpose(arguments.transpose)
     mix = Mixup(probability=arguments.mixup).to(device)
 
     def prepare(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -495,7 +500,7 @@ def fit(
             again = augment(batch["second_previews"], batch["second_count"], batch["second_draws"])
             waveforms, draws = torch.cat([waveforms, again]), torch.cat([draws, batch["second_draws"]])
             targets = torch.cat([targets, batch["second_targets"]])
-        return mask(shift(loop.log_mels(model.frontend, waveforms), draws), draws), targets
+        return mask(shift(transpose(loop.log_mels(model.frontend, waveforms), draws), draws), draws), targets
 
     steps, epochs = batches.steps * arguments.epochs, last_epoch or arguments.epochs
     optimizer = loop.make_optimizer(

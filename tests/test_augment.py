@@ -18,11 +18,13 @@ from mp3model.audio.augment import (
     RandomRoll,
     SpecAugment,
     TimbreAugment,
+    Transpose,
     WaveformAugment,
     draw_numbers,
     generator,
     scaled_draw,
 )
+from mp3model.audio.frontend import LogMel
 from mp3model.files import InputError
 
 
@@ -232,3 +234,45 @@ def test_a_band_shift_moves_bands_by_whole_steps_and_fills_with_the_mean():
     assert torch.equal(BandShift(3).eval()(mel, draws), mel)
     with pytest.raises(InputError, match="-1"):
         BandShift(-1)
+
+
+def chord(root: float, semitones: tuple[int, ...]) -> torch.Tensor:
+    """(16000,) a second of tones of eight partials each, `semitones` above `root` in Hz."""
+    seconds = torch.arange(16_000) / 16_000
+    tones = [root * 2 ** (semitone / 12) for semitone in semitones]
+    return 0.1 * sum(torch.sin(2 * torch.pi * tone * part * seconds) / part for tone in tones for part in range(1, 9))
+
+
+@pytest.mark.parametrize("up", [-2, 2, 3])
+def test_a_transposed_chord_is_the_chord_played_in_the_other_key_and_not_another_chord(up: int):
+    frontend, major, minor = LogMel(), (0, 4, 7), (0, 3, 7)
+    heard = frontend(chord(220.0, major)[None])
+    draws = draws_of(1, SHIFT=(up / 3 + 1) / 2)
+    moved = Transpose(3.0)(heard, draws).mean(1)[0, 8:-12]
+    same, other = (frontend(chord(220.0 * 2 ** (up / 12), kind)[None]).mean(1)[0, 8:-12] for kind in (major, minor))
+    assert (moved - same).abs().mean() < 0.75 * (moved - other).abs().mean()
+    by_bands = [(heard.mean(1)[0].roll(bands)[8:-12] - same).abs().mean() for bands in range(-6, 7)]
+    assert (moved - same).abs().mean() < 0.75 * min(by_bands)
+
+
+def test_a_transposition_by_nothing_changes_nothing_and_what_comes_from_outside_is_the_mean():
+    mel = torch.randn(3, 5, 128) + 10.0
+    draws = draws_of(3, SHIFT=[0.5, 0.0, 1.0])
+    moved = Transpose(12.0)(mel, draws)
+    torch.testing.assert_close(moved[0], mel[0], atol=1e-3, rtol=0)
+    # An octave down leaves what was above 4 kHz, an octave up what was below 40 Hz, without a source.
+    assert not moved[1, :, -20:].any()
+    assert moved[1, :, :90].all()
+    assert not moved[2, :, 0].any()
+    assert moved[2, :, 4:].all()
+    assert torch.equal(Transpose(12.0).eval()(mel, draws), mel)
+    assert torch.equal(Transpose(0.0)(mel, draws), mel)
+    with pytest.raises(InputError, match="-1"):
+        Transpose(-1)
+
+
+def test_a_transposition_treats_each_sample_by_its_own_number():
+    mel, draws = torch.randn(4, 6, 64), random_draws(4)
+    together = Transpose(3.0)(mel, draws)
+    for row in range(4):
+        torch.testing.assert_close(Transpose(3.0)(mel[row : row + 1], draws[row : row + 1])[0], together[row])

@@ -78,6 +78,8 @@ def test_the_picture_shows_each_effect_alone():
     original, mel = stages["as it is"]
     assert np.allclose(stages["gain, −12 dB"][0], original * 10 ** (-12 / 20), atol=1e-6)
     assert np.allclose(stages["roll by a third"][0], np.roll(original, 32_000 // 3), atol=1e-6)
+    assert np.array_equal(stages["three semitones up"][0], original)
+    assert np.abs(stages["three semitones up"][1] - mel).mean() > 0.01
     masked = stages["SpecAugment"][1]
     assert (masked == 0).any(axis=1).all() or (masked == 0).all(axis=1).any()
     assert np.array_equal(masked[masked != 0], mel[masked != 0])

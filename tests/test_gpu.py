@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mp3model import LogMel, MP2Model, MP3Config
-from mp3model.audio.augment import SpecAugment, WaveformAugment, draw_numbers
+from mp3model.audio.augment import SpecAugment, Transpose, WaveformAugment, draw_numbers
 from mp3model.audio.bank import AudioBank
 from mp3model.model.encoder import AST
 from mp3model.tables.curves import popularity_targets
@@ -46,6 +46,8 @@ def test_augmentation_chooses_rolls_and_masks_alike(device):
     assert torch.allclose(got, expected, atol=1e-6)
     ones = torch.ones(4, 200, 128)
     assert torch.equal(mask(ones.to(device), draws().to(device)).cpu(), mask(ones, draws()))
+    key, mel = Transpose(3.0).train(), torch.randn(4, 200, 128, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(key(mel.to(device), draws().to(device)).cpu(), key(mel, draws()), atol=1e-3)
 
 
 def test_log_mels_agree(device):

@@ -175,6 +175,7 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
         *["--data", str(small_dataset), *QUICK, "--epochs", "2", "--output_dir", str(tmp_path / "r")],
         *["--region_mode", "embedding", "--position_mode", "concat", "--criterion", "streams", "--mixup", "0.5"],
         *["--timbre", "pitch", "equaliser", "low_pass", "high_pass", "--ema", "0.9", "--drop_path", "0.1"],
+        *["--transpose", "2"],
         *["--layer_decay", "0.7", "--precision", "bf16", "--folds", "3", "--shuffle_targets", "--regions", "GB"],
     )
     report = json.loads((tmp_path / "r" / "report.json").read_text())
@@ -205,6 +206,8 @@ def test_every_option_of_the_model_and_augmentation_runs(small_dataset, tmp_path
                 (["--batch_size", "0"], "--batch_size 0"),
                 (["--region_correlation", "1"], "--region_correlation 1.0"),
                 (["--contrast", "-1"], "--contrast -1.0"),
+                (["--shift", "4", "--transpose", "2"], "--shift and --transpose exclude each other"),
+                (["--transpose", "-1"], "transpose"),
                 (["--contrast", "1", "--mixup", "0.5"], "--contrast and --mixup exclude each other"),
                 (["--contrast", "1", "--batch_size", "1"], "--batch_size of at least 2"),
                 (["--roll", "2"], "2.0"),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mp3model.audio.frontend import mel, mel_corners
 from mp3model.files import InputError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _masked(draws: Tensor, first: int, masks: int, largest: int, extent: int) ->
 
 
 class BandShift(nn.Module):
-    """Moves a spectrogram up or down by whole mel bands: nearly the same music in another key, at no cost.
+    """Moves a spectrogram up or down by whole mel bands: roughly the same music, and not quite in another key.
 
     Args:
         bands: Largest shift either way; each shift up to it is equally likely. What moves in from outside is 0, the
@@ -187,6 +188,42 @@ class BandShift(nn.Module):
         inside = (source >= 0) & (source < mels)
         moved = spectrograms.gather(2, source.clamp(0, mels - 1)[:, None].expand(-1, frames, -1))
         return moved.masked_fill(~inside[:, None], 0.0)
+
+
+class Transpose(nn.Module):
+    """Moves a log-mel spectrogram into another key; intervals, tempo and each band's mean level stay as they were.
+
+    Well below 1 kHz mel bands are spaced evenly in Hertz, so that a chord moved by whole bands (`BandShift`) is another
+    chord. Here each band is read, between the two nearest, where its centre's frequency lay before: a warp of the
+    frequency axis, as in vocal tract length perturbation (Jaitly and Hinton 2013), by musical intervals.
+
+    Args:
+        semitones: Largest transposition either way; each up to it is equally likely. What moves in from outside is 0,
+            the corpus mean after normalisation.
+    """
+
+    def __init__(self, semitones: float = 3.0) -> None:
+        super().__init__()
+        if not semitones >= 0:
+            raise InputError(f"a transposition of {semitones} semitones is none; give 0 or more")
+        self.semitones = semitones
+
+    def forward(self, spectrograms: Tensor, draws: Tensor) -> Tensor:
+        """(batch, frames, mels) → (batch, frames, mels)."""
+        if not self.training or not self.semitones:
+            return spectrograms
+        _, frames, mels = spectrograms.shape
+        corners = mel_corners(mels).to(spectrograms.device)
+        frequency = 700.0 * torch.expm1(corners[1:-1] / 1127.0)
+        up = (2.0 * draws[:, Draw.SHIFT] - 1.0) * self.semitones
+        source = (mel(frequency * 2.0 ** (-up[:, None] / 12.0)) - corners[1]) / (corners[1] - corners[0])
+        # Half a band beyond the outermost centre still belongs to its band, so that no rounding empties it.
+        outside = (source < -0.5) | (source > mels - 0.5)
+        source = source.clamp(0, mels - 1)
+        below = source.long().clamp(max=mels - 2)
+        lower, upper = (spectrograms.gather(2, band[:, None].expand(-1, frames, -1)) for band in (below, below + 1))
+        moved = torch.lerp(lower, upper, (source - below)[:, None].to(spectrograms.dtype))
+        return moved.masked_fill(outside[:, None], 0.0)
 
 
 class Mixup(nn.Module):

@@ -21,18 +21,24 @@ AUDIOSET_MEAN = -4.2677393
 AUDIOSET_STD = 4.5689974
 
 
+def mel(frequency: Tensor) -> Tensor:
+    """Hertz → Kaldi's mel scale, 1127 ln(1 + f / 700)."""
+    return 1127.0 * torch.log(1.0 + frequency / 700.0)
+
+
+def mel_corners(num_mel_bins: int) -> Tensor:
+    """(num_mel_bins + 2,) mels: band b rises from corner b to corner b + 1, its centre, and falls to corner b + 2."""
+    low, high = (1127.0 * math.log(1.0 + frequency / 700.0) for frequency in (_LOWEST_FREQUENCY, SAMPLE_RATE / 2))
+    return low + (high - low) / (num_mel_bins + 1) * torch.arange(num_mel_bins + 2)
+
+
 def mel_filters(num_mel_bins: int) -> Tensor:
     """Kaldi's triangular filters: (num_mel_bins, 257) weights on the power spectrum's bins up to 8 kHz.
 
-    Corners are equally spaced on the scale 1127 ln(1 + f / 700) between 20 Hz and 8 kHz and the triangles are linear
-    on that scale, without area normalisation (kaldi/src/feat/mel-computations.cc).
+    Corners are equally spaced on the mel scale between 20 Hz and 8 kHz and the triangles are linear on that scale,
+    without area normalisation (kaldi/src/feat/mel-computations.cc).
     """
-
-    def mel(frequency: Tensor) -> Tensor:
-        return 1127.0 * torch.log(1.0 + frequency / 700.0)
-
-    low, high = (1127.0 * math.log(1.0 + frequency / 700.0) for frequency in (_LOWEST_FREQUENCY, SAMPLE_RATE / 2))
-    corners = low + (high - low) / (num_mel_bins + 1) * torch.arange(num_mel_bins + 2)
+    corners = mel_corners(num_mel_bins)
     left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     bins = mel(torch.arange(_FFT_SIZE // 2) * (SAMPLE_RATE / _FFT_SIZE))[None]
     rising = (bins - left) / (centre - left)

@@ -17,6 +17,7 @@ from mp3model.audio.augment import (
     RandomRoll,
     SpecAugment,
     TimbreAugment,
+    Transpose,
     draw_numbers,
 )
 from mp3model.audio.bank import SAMPLE_RATE
@@ -41,7 +42,8 @@ ALIKE = 3
 def augmentation_stages(waveform: np.ndarray, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """One clip before and after each augmentation alone: name → (waveform (samples,), log-mel (frames, mels)).
 
-    Each effect is drawn to be seen: a gain of −12 dB, a roll by a third, and the largest masks of AST's recipe.
+    Each effect is drawn to be seen: a gain of −12 dB, a roll by a third, three semitones up, and the largest masks
+    of AST's recipe.
 
     Args:
         waveform: (samples,) int16 at 16 kHz.
@@ -51,6 +53,7 @@ def augmentation_stages(waveform: np.ndarray, seed: int = 0) -> dict[str, tuple[
     draws = torch.from_numpy(draw_numbers(seed, 0, "augmentation picture"))[None]
     draws[:, [Draw.GAIN_APPLIES, Draw.ROLL_APPLIES]] = 0.0
     draws[:, Draw.ROLL] = 1 / 3
+    draws[:, Draw.SHIFT] = 1.0
     draws[:, [Draw.FREQUENCY_MASKS, Draw.TIME_MASKS]] = 0.999
     draws[:, [Draw.FREQUENCY_MASKS + 1, Draw.TIME_MASKS + 1]] = 0.4
     timbre = TimbreAugment(TimbreAugment.NAMES, probability=1.0)
@@ -62,8 +65,9 @@ def augmentation_stages(waveform: np.ndarray, seed: int = 0) -> dict[str, tuple[
         "pitch and timbre": torch.from_numpy(timbre(floats[0].numpy(), seed))[None],
     }
     stages = {name: (wave[0].numpy(), frontend(wave)[0].numpy()) for name, wave in waveforms.items()}
-    masked = SpecAugment().train()(frontend(floats), draws)
-    return stages | {"SpecAugment": (floats[0].numpy(), masked[0].numpy())}
+    for name, effect in (("three semitones up", Transpose(3.0)), ("SpecAugment", SpecAugment())):
+        stages[name] = floats[0].numpy(), effect.train()(frontend(floats), draws)[0].numpy()
+    return stages
 
 
 def augmentation_picture(waveforms: dict[str, np.ndarray], path: str | os.PathLike[str], seed: int = 0) -> None:
