@@ -843,6 +843,7 @@ def add_split(
             paths.streams[:, :, observed:].sum(axis=2),
             truth.streams[:, observed:].sum(axis=1),
             truth.region,
+            truth.artist,
             train_arguments.seed,
         )
         if observed == 0 and train is not None:

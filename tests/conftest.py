@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# A busy machine is no fault of what is tested (pyproject.toml chooses this profile).
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 # Under mutation testing one counterexample kills a mutant; searching for the smallest one would cost most of the time.
 hypothesis.settings.register_profile(
     "mutation",

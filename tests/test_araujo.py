@@ -142,7 +142,7 @@ def test_rows_without_paths_are_left_out_of_every_score():
     assert found["n_rows"] == (known & kept).sum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=25),
 )

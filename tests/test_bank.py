@@ -71,7 +71,7 @@ def test_previews_of_a_track_come_in_order_and_an_unknown_track_has_none(bank: A
     assert bank.previews_of("c").tolist() == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(hnp.arrays(np.int16, st.integers(1, 300), elements=st.integers(-32768, 32767)), min_size=1, max_size=8),
     st.integers(0, 320),

@@ -83,7 +83,7 @@ def test_the_place_in_the_catalogue_is_told_where_there_is_one():
     assert "percentile" not in set(forecast_of(np.ones((1, 4, 3))).chances()["question"])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 999), st.floats(1, 500))
 def test_chances_fall_as_the_amount_grows_and_time_rises(seed: int, amount: float):
     generator = np.random.default_rng(seed)

@@ -155,7 +155,7 @@ def test_the_rows_of_debuts_stay_as_they_were():
     assert after.loc[(after["song_id"] == "b") & (after["region"] == "GB"), "charted"].tolist() == [0.0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 58), st.integers(0, 8)), min_size=1, max_size=12), st.integers(0, 1000))
 def test_nothing_from_the_test_window_moves_a_label_that_is_learnt_from(songs: list[tuple[int, int]], seed: int):
     described = {

@@ -28,7 +28,7 @@ from mp3model.evaluation.accuracy import (
     weighted_quantile_loss,
 )
 from mp3model.evaluation.bootstrap import paired_row_difference
-from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, randomised_pit
+from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, pit_luck, randomised_pit
 from mp3model.evaluation.curve_scores import curve_draws, differences_of, known_draws, score_curves
 from mp3model.files import InputError
 
@@ -379,3 +379,18 @@ def test_the_transform_says_which_tenth_of_nine_quantiles_holds_the_truth():
     assert pit_deciles([1.0, 0.0, 0.05, np.nan]).tolist() == pytest.approx([2 / 3, *[0] * 8, 1 / 3])
     assert pit_deviation([0.55]) == pytest.approx(0.9)
     assert np.isnan(pit_deciles([])).all()
+
+
+def test_luck_alone_explains_what_calibrated_forecasts_show_and_more_where_songs_go_together():
+    generator = np.random.default_rng(0)
+    alone = pit_luck(generator.random(900), np.arange(900))
+    # Of 400 calibrated forecasts of 900 songs, one in twenty is further off.
+    further = np.mean([pit_deviation(generator.random(900)) > alone for _ in range(400)])
+    assert 0.01 <= further <= 0.12
+    # Nine rows an artist in one tenth tell as much as one does.
+    artists = generator.random(100)
+    together = pit_luck(np.repeat(artists, 9), np.repeat(np.arange(100), 9))
+    assert together == pytest.approx(pit_luck(artists, np.arange(100)))
+    assert together > 2 * alone
+    assert pit_luck([np.nan, *artists], ["unheard", *map(str, range(100))]) == pytest.approx(together)
+    assert pit_luck(artists, np.zeros(100)) is None

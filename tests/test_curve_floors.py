@@ -145,7 +145,7 @@ def test_a_spread_gives_the_quantiles_of_rows_with_the_same_number():
         Spread(np.array([np.nan]), np.array([1.0]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 9)), min_size=1, max_size=200), st.floats(-99, 99))
 def test_a_spread_stays_in_order_and_within_what_was_seen(pairs: list, asked: float):
     number, outcome = np.array(pairs).T

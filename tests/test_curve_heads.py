@@ -167,7 +167,7 @@ def test_the_autoregressive_first_period_integrates_to_one_above_the_chart():
 
 
 @given(seed=st.integers(0, 500))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_quantile_inverts_the_distribution_function(seed):
     parameters = mixture((40,), seed)
     uniform = torch.rand(40, generator=torch.Generator().manual_seed(seed)).clamp(1e-4, 1 - 1e-4)
@@ -177,7 +177,7 @@ def test_the_quantile_inverts_the_distribution_function(seed):
 
 
 @given(seed=st.integers(0, 500), first=st.booleans())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_larger_number_never_gives_a_smaller_value(seed, first):
     parameters = tuple(part.expand(200, -1) for part in mixture((1,), seed))
     uniform = torch.linspace(0, 1, 200)
@@ -302,7 +302,7 @@ def test_the_autoregressive_heads_own_draws_lie_anywhere_in_its_distributions():
 
 
 @given(observed=st.integers(0, 3), seed=st.integers(0, 50))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_joint_paths_rise_with_their_numbers(observed, seed):
     weight, mean, scale = mixture((1, HORIZON), seed)
     batch = {"last_threshold": torch.tensor([0.0]), "observed": torch.tensor([observed])}

@@ -101,7 +101,7 @@ def test_the_table_shows_the_reports_numbers_and_fits_a_screen():
     filled = report()
     true = truth().streams.sum(axis=1)
     paths = forecasts(0.3).quantiles
-    filled["test"]["total"]["calibration"] = calibration_of(paths, true, truth().region)
+    filled["test"]["total"]["calibration"] = calibration_of(paths, true, truth().region, truth().artist)
     table = curve_table(filled, "test", "MP3")
     first, second = table.split("\n\n")
     assert first.startswith(f"total on the test split: {N} debuts, 30 artists")
@@ -172,28 +172,29 @@ def test_climatology_has_skill_zero_the_oracle_one_and_what_lies_between_between
 
 def test_a_forecast_that_draws_the_truth_is_calibrated_and_one_too_narrow_is_not():
     generator = np.random.default_rng(3)
-    n, regions = 3000, np.repeat(["US", "GB", "BR"], 1000)
+    n, regions, artists = 3000, np.repeat(["US", "GB", "BR"], 1000), np.arange(3000)
     middle = generator.normal(size=n)
     true = np.exp(middle + generator.normal(size=n))
     good = np.exp(middle[:, None] + generator.normal(size=(n, 99)))
     narrow = np.exp(middle[:, None] + 0.4 * generator.normal(size=(n, 99)))
-    found = calibration_of(good, true, regions)
-    assert found["pit_deviation"] < 0.02
+    found = calibration_of(good, true, regions, artists)
+    assert found["pit_deviation"] < found["pit_luck"] < 0.02
     assert found["cov80"] == pytest.approx(0.8, abs=0.03)
     assert set(found["cov80_regions"]) == {"US", "GB", "BR"}
     assert found["cov80_top"] < found["cov80"]
-    worse = calibration_of(narrow, true, regions)
-    assert worse["pit_deviation"] > 0.1
+    worse = calibration_of(narrow, true, regions, artists)
+    assert worse["pit_deviation"] > 0.1 > worse["pit_luck"]
     assert worse["cov80"] < 0.5
     # Much of the mass at zero is no fault.
-    zeros = calibration_of(np.where(good < 1, 0, good), np.where(true < 1, 0, true), regions)
+    zeros = calibration_of(np.where(good < 1, 0, good), np.where(true < 1, 0, true), regions, artists)
     assert zeros["pit_deviation"] < 0.02
 
 
 def test_rows_without_a_truth_are_left_out_of_the_calibration():
     generator = np.random.default_rng(0)
-    totals, true, regions = generator.random((100, 50)), generator.random(100), np.repeat("US", 100)
-    told = calibration_of(totals[:60], true[:60], regions[:60])
+    totals, true = generator.random((100, 50)), generator.random(100)
+    regions, artists = np.repeat("US", 100), np.arange(100) % 7
+    told = calibration_of(totals[:60], true[:60], regions[:60], artists[:60])
     true[60:] = np.nan
-    assert calibration_of(totals, true, regions) == told
-    assert calibration_of(totals[:10], true[:10], regions[:10])["cov80_regions"] == {}
+    assert calibration_of(totals, true, regions, artists) == told
+    assert calibration_of(totals[:10], true[:10], regions[:10], artists[:10])["cov80_regions"] == {}

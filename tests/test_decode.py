@@ -314,7 +314,7 @@ def test_nothing_is_written_to_stderr_about_damage(tmp_path: Path, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_bytes_gives_sound_or_a_reason(data: st.DataObject, small_files: list[bytes]):
     content = bytearray(data.draw(st.sampled_from(small_files)))

@@ -112,7 +112,7 @@ def test_a_life_as_of_a_day_is_what_a_plain_twin_says(with_charts):
 
 
 @given(day=days)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_recent_lives_are_those_of_a_plain_search(day):
     dataset, history = small_charts(), History(small_charts(), SCALES)
     weeks = song_weeks(dataset)
@@ -264,7 +264,7 @@ def known(dataset: DatasetFolder, rows: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @given(day=days, seed=st.integers(0, 1000), with_charts=st.booleans())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_nothing_dated_after_the_cutoff_in_any_region_changes_what_is_known(day, seed, with_charts):
     dataset = small_charts() if with_charts else without_charts(small_charts())
     rows = rows_known_on(dataset, day)
@@ -278,7 +278,7 @@ def test_nothing_dated_after_the_cutoff_in_any_region_changes_what_is_known(day,
 
 
 @given(day=days, early=st.integers(1, 6))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_a_cutoff_long_before_the_debut_knows_as_little(day, early):
     dataset = small_charts()
     rows = rows_known_on(dataset, day)

@@ -374,7 +374,7 @@ def test_an_epoch_sees_about_the_share_asked_for(sampled):
 
 
 @given(chance=st.floats(0.01, 1.0), luck=st.floats(0, 0.999999))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_over_many_epochs_a_row_is_seen_as_often_as_its_chance(chance, luck):
     seen = [bool(seen_in_epoch(np.array([luck]), np.array([chance]), epoch)[0]) for epoch in range(400)]
     assert np.mean(seen) == pytest.approx(chance, abs=0.02)

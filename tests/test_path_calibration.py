@@ -124,7 +124,7 @@ def test_a_region_with_few_rows_hardly_moves_and_one_with_many_has_its_own():
     spread=st.sampled_from([0.7, 1.0, 1.45]),
     observed=st.lists(st.integers(0, PERIODS), min_size=3, max_size=3),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_order_among_paths_observed_periods_and_the_first_week_on_the_chart_are_kept(seed, shift, spread, observed):
     generator = np.random.default_rng(seed)
     threshold = generator.normal(size=3)

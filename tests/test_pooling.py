@@ -71,7 +71,7 @@ def test_paths_with_nothing_left_begin_at_once_where_the_other_expects_more():
     np.testing.assert_allclose(pooled[0], [[0.0, 90.0, 0.0]] * 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.floats(0, 1e6), min_size=2, max_size=30),
     st.lists(st.floats(0, 5), min_size=9, max_size=9),

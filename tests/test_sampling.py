@@ -129,7 +129,7 @@ def test_periods_of_one_row_are_independent():
 
 @pytest.mark.parametrize("likelihood", ["autoregressive", "joint"])
 @given(number=st.integers(9, 50), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_nothing_dated_after_the_cutoff_moves_a_path(likelihood, number, seed):
     day, model = week(number), model_of(likelihood)
     dataset = small_charts()

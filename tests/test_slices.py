@@ -157,12 +157,13 @@ def test_a_calibrated_forecast_is_reliable_and_one_too_sure_is_not():
     level = generator.normal(4, 0.3, 6000)
     total = 10 ** (level + np.log10(3) + 0.3 * generator.normal(size=6000))
     region = np.full(6000, "US", dtype=object)
-    truth = CurveTruth(np.repeat(total[:, None] / 3, 3, axis=1), np.ones(6000), region, region)
+    artist = np.arange(6000).astype(object)
+    truth = CurveTruth(np.repeat(total[:, None] / 3, 3, axis=1), np.ones(6000), region, artist)
     fine, sure, low = (reliability(truth, forecasts(level, *given), 0) for given in ((0.3,), (0.1,), (0.3, -0.6)))
     assert fine is not None
     assert sure is not None
     assert low is not None
-    assert fine["pit_deviation"] < 0.02
+    assert fine["pit_deviation"] < fine["pit_luck"] < 0.02
     assert all(abs(share - float(nominal)) < 0.03 for nominal, share in fine["coverage"].items())
     assert sum(fine["pit"]) == pytest.approx(1)
     assert sure["coverage"]["0.8"] < 0.4

@@ -382,7 +382,7 @@ def test_the_default_cut_is_where_the_share_of_test_comes_closest_to_a_fifth():
     assert (found["split"] == "test").tolist() == (found["debut"] >= week(11)).tolist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(20, 55), st.integers(1, 40))
 def test_splits_never_cross_a_cut_nor_part_a_song(seed: int, first_week: int, length: int):
     data = random_market(seed)

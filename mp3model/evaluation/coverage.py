@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mp3model.evaluation.bootstrap import Draws
 from mp3model.files import InputError
 
 
@@ -66,3 +67,27 @@ def pit_deciles(pit: Any) -> np.ndarray:
 def pit_deviation(pit: Any) -> float:
     """Largest distance of a decile's share from .1: 0 if calibrated, .9 if all transforms fall into one tenth."""
     return float(np.abs(pit_deciles(pit) - 0.1).max())
+
+
+def pit_luck(pit: Any, artist: Any, seed: int = 0) -> float | None:
+    """How large a `pit_deviation` luck alone would explain: exceeded by 1 in 20 calibrated forecasts of such songs.
+
+    Bootstrap by artist of the deciles' shares, each less the share of the sample itself: songs of one artist, and one
+    song's regions, fall into the same tenths together, so that fewer rows than there are tell something new.
+
+    Args:
+        pit: (n,) transforms; NaN are left out.
+        artist: (n,) whose rows are drawn together; a missing one is drawn alone.
+        seed: Of the draws.
+
+    Returns:
+        The .95 quantile; None with fewer than two artists, of whom nothing can be drawn.
+    """
+    pit = np.asarray(pit, dtype=float)
+    known = ~np.isnan(pit)
+    draws = Draws(np.asarray(artist, dtype=object)[known], seed=seed)
+    if draws.artists() < 2:
+        return None
+    inside = np.minimum(pit[known] * 10, 9).astype(int)[:, None] == np.arange(10)
+    shares = draws.ratios(inside.astype(float), np.ones(inside.shape))
+    return float(np.quantile(np.abs(shares[1:] - shares[0]).max(axis=1), 0.95))

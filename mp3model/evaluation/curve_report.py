@@ -10,7 +10,7 @@ import pandas as pd
 
 from mp3model.evaluation.accuracy import MINIMUM_CURVES, QUANTILES, CurveForecasts, CurveTruth
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
-from mp3model.evaluation.coverage import covered, pit_deviation, randomised_pit
+from mp3model.evaluation.coverage import covered, pit_deviation, pit_luck, randomised_pit
 from mp3model.evaluation.curve_scores import Drawn, curve_draws, differences_of, known_draws, scores_of
 from mp3model.evaluation.scalar_scores import skill_scores
 from mp3model.tables.curves import log_streams
@@ -77,21 +77,25 @@ def add_drawn_scores(
         place[name] = differences_of(leader, drawn)
 
 
-def calibration_of(totals: np.ndarray, true: np.ndarray, regions: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def calibration_of(
+    totals: np.ndarray, true: np.ndarray, regions: np.ndarray, artists: np.ndarray, seed: int = 0
+) -> dict[str, Any]:
     """How well sampled totals cover the truth.
 
     Args:
         totals: (n, paths) sampled streams of the periods after the observed ones.
         true: (n,) what happened; NaN rows are left out.
         regions: (n,) names.
-        seed: Of the randomised PIT.
+        artists: (n,) whose rows luck moves together.
+        seed: Of the randomised PIT, and of the draws that tell what luck would do.
 
     Returns:
-        `pit_deviation` (largest distance of a decile from uniform), `cov80` over all, `cov80_regions` a region with at
-        least 30 rows, `cov80_top` of the tenth of the rows with most streams in their region.
+        `pit_deviation` (largest distance of a decile from uniform), `pit_luck` (what luck alone would explain of it),
+        `cov80` over all, `cov80_regions` a region with at least 30 rows, `cov80_top` of the tenth of the rows with most
+        streams in their region.
     """
     known = np.isfinite(true)
-    totals, true, regions = totals[known], true[known], regions[known]
+    totals, true, regions, artists = totals[known], true[known], regions[known], artists[known]
     low, high = np.quantile(totals, [0.1, 0.9], axis=1)
     inside = covered(true, low, high)
     by_region, top = {}, np.zeros(len(true), bool)
@@ -100,8 +104,10 @@ def calibration_of(totals: np.ndarray, true: np.ndarray, regions: np.ndarray, se
         if len(at) >= MINIMUM_CURVES:
             by_region[str(region)] = float(inside[at].mean())
         top[at[true[at] >= np.quantile(true[at], 0.9)]] = True
+    pit = randomised_pit(true, totals, seed)
     return {
-        "pit_deviation": pit_deviation(randomised_pit(true, totals, seed)),
+        "pit_deviation": pit_deviation(pit),
+        "pit_luck": pit_luck(pit, artists, seed),
         "cov80": float(inside.mean()),
         "cov80_regions": by_region,
         "cov80_top": float(inside[top].mean()) if top.any() else None,
@@ -194,10 +200,16 @@ def _section(report: dict[str, Any], split: str, target: str, system: str) -> st
     calibration = scores.get("calibration")
     if calibration:
         lines.append(
-            f"largest distance of a PIT decile from uniform {calibration['pit_deviation']:.3f}; 80 % intervals cover "
+            f"largest distance of a PIT decile from uniform {pit_cell(calibration)}; 80 % intervals cover "
             f"{100 * calibration['cov80']:.1f} %"
         )
     return "\n".join(lines)
+
+
+def pit_cell(calibration: Mapping[str, Any]) -> str:
+    """The largest distance of a decile from uniform, and what luck alone would explain of it where that is known."""
+    luck = calibration.get("pit_luck")
+    return f"{calibration['pit_deviation']:.3f}" + (f" (luck alone: up to {luck:.3f})" if luck is not None else "")
 
 
 def _title(target: str) -> str:

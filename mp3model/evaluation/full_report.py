@@ -11,7 +11,7 @@ import numpy as np
 from mp3model.evaluation.accuracy import CurveForecasts
 from mp3model.evaluation.bootstrap import REPLICATES
 from mp3model.evaluation.curve_pictures import write_pictures
-from mp3model.evaluation.curve_report import add_drawn_scores, curve_table, target_name
+from mp3model.evaluation.curve_report import add_drawn_scores, curve_table, pit_cell, target_name
 from mp3model.evaluation.curve_scores import (
     MINIMUM_TOP,
     POOLED_REPLICATES,
@@ -291,7 +291,7 @@ def _reliability(systems: Mapping[str, Any]) -> list[str]:
     if not systems:
         return []
     rows = [
-        [name, *(f"{100 * share:.1f}" for share in values["coverage"].values()), f"{values['pit_deviation']:.3f}"]
+        [name, *(f"{100 * share:.1f}" for share in values["coverage"].values()), pit_cell(values)]
         for name, values in systems.items()
     ]
     head = ["system", *(f"{100 * level:.0f} % covers" for level in NOMINAL), "worst PIT tenth from .1"]

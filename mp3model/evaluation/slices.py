@@ -11,7 +11,7 @@ import pandas as pd
 
 from mp3model.evaluation.accuracy import CurveForecasts, CurveTruth, curve_row_scores
 from mp3model.evaluation.bootstrap import Draws, interval_of_draws, paired_row_difference
-from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, randomised_pit
+from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, pit_luck, randomised_pit
 from mp3model.tables.curves import PERIOD_DAYS, period_dates
 from mp3model.tables.debuts import Debuts
 from mp3model.tables.folder import DatasetFolder
@@ -233,8 +233,8 @@ def reliability(truth: CurveTruth, forecasts: CurveForecasts, observed: int, see
         seed: Breaks ties: many sums are exactly 0, and so are quantiles.
 
     Returns:
-        `n`, `coverage` (nominal level → share), `pit` (ten shares, each .1 if calibrated) and `pit_deviation`, the
-        largest distance of one from .1.
+        `n`, `coverage` (nominal level → share), `pit` (ten shares, each .1 if calibrated), `pit_deviation`, the largest
+        distance of one from .1, and `pit_luck`, what luck alone would explain of that.
     """
     if forecasts.quantiles is None:
         return None
@@ -249,6 +249,7 @@ def reliability(truth: CurveTruth, forecasts: CurveForecasts, observed: int, see
         "coverage": {f"{level:.1f}": float(covered(true, *interval_of(quantiles, level)).mean()) for level in NOMINAL},
         "pit": [float(share) for share in pit_deciles(pit)],
         "pit_deviation": pit_deviation(pit),
+        "pit_luck": pit_luck(pit, np.asarray(truth.artist, dtype=object)[known], seed),
     }
 
 
