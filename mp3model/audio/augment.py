@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mp3model.audio.frontend import mel, mel_corners
+from mp3model.audio.frontend import hertz, mel, mel_corners
 from mp3model.files import InputError
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class BandShift(nn.Module):
 
 
 class Transpose(nn.Module):
-    """Moves a log-mel spectrogram into another key; intervals, tempo and each band's mean level stay as they were.
+    """Moves a normalised log-mel spectrogram into another key; intervals and tempo stay as they were.
 
     Well below 1 kHz mel bands are spaced evenly in Hertz, so that a chord moved by whole bands (`BandShift`) is another
     chord. Here each band is read, between the two nearest, where its centre's frequency lay before: a warp of the
@@ -214,9 +214,8 @@ class Transpose(nn.Module):
             return spectrograms
         _, frames, mels = spectrograms.shape
         corners = mel_corners(mels).to(spectrograms.device)
-        frequency = 700.0 * torch.expm1(corners[1:-1] / 1127.0)
         up = (2.0 * draws[:, Draw.SHIFT] - 1.0) * self.semitones
-        source = (mel(frequency * 2.0 ** (-up[:, None] / 12.0)) - corners[1]) / (corners[1] - corners[0])
+        source = (mel(hertz(corners[1:-1]) * 2.0 ** (-up[:, None] / 12.0)) - corners[1]) / (corners[1] - corners[0])
         # Half a band beyond the outermost centre still belongs to its band, so that no rounding empties it.
         outside = (source < -0.5) | (source > mels - 0.5)
         source = source.clamp(0, mels - 1)

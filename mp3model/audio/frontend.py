@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -26,9 +25,14 @@ def mel(frequency: Tensor) -> Tensor:
     return 1127.0 * torch.log(1.0 + frequency / 700.0)
 
 
+def hertz(mels: Tensor) -> Tensor:
+    """The inverse of `mel`."""
+    return 700.0 * torch.expm1(mels / 1127.0)
+
+
 def mel_corners(num_mel_bins: int) -> Tensor:
     """(num_mel_bins + 2,) mels: band b rises from corner b to corner b + 1, its centre, and falls to corner b + 2."""
-    low, high = (1127.0 * math.log(1.0 + frequency / 700.0) for frequency in (_LOWEST_FREQUENCY, SAMPLE_RATE / 2))
+    low, high = mel(torch.tensor([_LOWEST_FREQUENCY, SAMPLE_RATE / 2], dtype=torch.float64)).tolist()
     return low + (high - low) / (num_mel_bins + 1) * torch.arange(num_mel_bins + 2)
 
 
