@@ -142,3 +142,9 @@ def test_autocast_does_not_lower_the_precision():
         inside = LogMel()(clip)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, LogMel()(clip))
+
+
+def test_it_is_built_on_the_meta_device_as_a_loaded_model_is():
+    with torch.device("meta"):
+        shapes = {name: buffer.shape for name, buffer in LogMel().named_buffers()}
+    assert shapes == {name: buffer.shape for name, buffer in LogMel().named_buffers()}

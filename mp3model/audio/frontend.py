@@ -32,7 +32,10 @@ def hertz(mels: Tensor) -> Tensor:
 
 def mel_corners(num_mel_bins: int) -> Tensor:
     """(num_mel_bins + 2,) mels: band b rises from corner b to corner b + 1, its centre, and falls to corner b + 2."""
-    low, high = mel(torch.tensor([_LOWEST_FREQUENCY, SAMPLE_RATE / 2], dtype=torch.float64)).tolist()
+    # On the CPU whatever the default device: transformers builds a model to be loaded on the meta device, where tensors
+    # have no values.
+    ends = torch.tensor([_LOWEST_FREQUENCY, SAMPLE_RATE / 2], dtype=torch.float64, device="cpu")
+    low, high = mel(ends).tolist()
     return low + (high - low) / (num_mel_bins + 1) * torch.arange(num_mel_bins + 2)
 
 
