@@ -11,6 +11,7 @@ from small_charts import HORIZON, REGIONS, rows_known_on, small_charts, week
 from mp3model.files import InputError
 from mp3model.model.context import ContextEncoder
 from mp3model.model.covariates import (
+    DAYS_BEFORE,
     GROUPS,
     LAST_YEAR_FEATURES,
     TOKEN_FEATURES,
@@ -162,15 +163,31 @@ def test_a_group_that_is_left_out_leaves_nothing(history, debuts, groups):
     np.testing.assert_array_equal(batch["static"], np.concatenate([parts[group] for group in groups], axis=1))
 
 
-def test_the_release_tells_how_much_of_the_first_week_a_song_was_out(history, debuts):
+def test_the_release_tells_how_long_a_song_was_out_in_its_first_week_and_before_and_its_weekday(history, debuts):
     rows = with_cutoff(debuts.rows.iloc[:6], 0, "W")
-    debut = rows["debut"]
-    released = [debut.iloc[i] - pd.Timedelta(days=days) for i, days in enumerate((0, 3, 6, 30, -5))]
-    # Nobody knows of the last one: it is taken to have been out all week.
+    days = (0, 3, 6, 30, -5)
+    released = [rows["debut"].iloc[i] - pd.Timedelta(days=count) for i, count in enumerate(days)]
+    # Nobody knows of the last one: it is taken to have come out on the week's first day.
     rows["release_date"] = [*released, pd.NaT]
-    classes = covariates_of(history, ("release",)).gather(rows)["static"]
-    assert classes.argmax(axis=1).tolist() == [1, 4, 7, 7, 0, 7]
-    assert (classes.sum(axis=1) == 1).all()
+    told = covariates_of(history, ("release",)).gather(rows)["static"]
+    within, before, weekday = np.split(told, [8, 8 + len(DAYS_BEFORE)], axis=1)
+    assert within.argmax(axis=1).tolist() == [1, 4, 7, 7, 0, 7]
+    assert DAYS_BEFORE[before.argmax(axis=1)].tolist() == [0, 0, 0, 21, 0, 0]
+    assert (within.sum(axis=1) == 1).all()
+    assert (before.sum(axis=1) == 1).all()
+    assert weekday.argmax(axis=1).tolist() == [date.dayofweek for date in [*released, released[2]]]
+    assert (weekday.sum(axis=1) == 1).all()
+
+
+def test_a_debut_in_the_second_week_is_told_from_one_in_the_first(history, debuts):
+    rows = with_cutoff(debuts.rows.iloc[:1], 0, "W")
+    told = {
+        days: covariates_of(history, ("release",)).gather(
+            rows.assign(release_date=rows["debut"] - pd.Timedelta(days=days))
+        )["static"]
+        for days in (6, 7, 12, 13, 20, 27)
+    }
+    assert len({values.tobytes() for values in told.values()}) == len(told)
 
 
 def test_stored_states_serve_where_there_is_no_dataset(history):

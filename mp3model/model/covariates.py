@@ -26,13 +26,15 @@ TOKEN_FEATURES = len(LIFE_FEATURES) + 3
 # Of a song with a past: periods before its first one asked for, each by value, below and unknown; and of all of them
 # peak, number, total, age, whether the last is on the chart, and by how much the region's floor grew in a year.
 PAST_PERIODS, PAST_TOTALS = 8, 6
+# Days that a song was out before its first period, the first day of each class.
+DAYS_BEFORE = np.array([0, 1, 2, 4, 7, 14, 21, 28, 91, 365])
 # Value, charted, below: of the same period last year.
 LAST_YEAR_FEATURES = 3
 # Static features a group has.
 STATIC_WIDTHS = {
     "artist": 27 + 2 * RECORD_FEATURES,
     "regions": 12,
-    "release": 8,
+    "release": 8 + len(DAYS_BEFORE) + 7,
     "state": len(STATE_FEATURES),
     "past": 3 * PAST_PERIODS + PAST_TOTALS,
 }
@@ -259,14 +261,24 @@ class Covariates:
         return self.history.lives.region[lives]
 
     def _release(self, rows: pd.DataFrame) -> np.ndarray:
-        """Days of the first period on which the song is out, as one of eight classes; the last is all of a week.
+        """How long a song was out before and in its first period, as classes, and on which weekday it came out.
 
-        A song without a date is taken to have been out for all of it.
+        A debut in the second week is one that did not chart in the first, and how much of that first week the song had
+        hangs on its weekday.
+
+        Returns:
+            (n, 8 + classes of `DAYS_BEFORE` + 7): days of the first period on which it is out, the last class all of a
+            week; days before it; the weekday from Monday. A song without a date is taken to have come out on the first
+            day of its first period.
         """
-        out = _days(rows["debut"]) - _days(rows["release_date"]) + 1
-        full = PERIOD_DAYS[self.frequency]
-        classes = np.where((out >= full) | rows["release_date"].isna().to_numpy(), 7, np.clip(out, 0, 6))
-        return np.eye(8, dtype=np.float32)[classes]
+        full, debut = PERIOD_DAYS[self.frequency], _days(rows["debut"])
+        release = np.where(rows["release_date"].isna(), debut - full + 1, _days(rows["release_date"]))
+        out = debut - release + 1
+        within = np.where(out >= full, 7, np.clip(out, 0, 6))
+        before = np.searchsorted(DAYS_BEFORE, np.clip(out - full, 0, None), side="right") - 1
+        # Day 0, the first of January 1970, was a Thursday.
+        weekday = (release + 3) % 7
+        return np.concatenate([np.eye(8)[within], np.eye(len(DAYS_BEFORE))[before], np.eye(7)[weekday]], axis=1)
 
     def _curve(self, curves: CurveArrays | None, floor: np.ndarray, n: int) -> dict[str, np.ndarray]:
         shape = (n, self.horizon)
