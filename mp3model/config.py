@@ -21,6 +21,7 @@ REGION_MODES = ("token", "embedding", "none")
 POSITION_MODES = ("sum", "concat")
 POOLINGS = ("tokens", "statistics")
 ENCODERS = ("ast", "descriptors", "both", "none")
+AUDIO_CONTEXTS = ("prediction", "state", "tokens")
 LIKELIHOODS = ("autoregressive", "joint")
 NULLS = ("censored", "masked", "zero")
 COVARIATES = ("state", "artist", "regions", "release", "past")
@@ -85,8 +86,9 @@ class MP3Config(PreTrainedConfig):
         decoder_position_mode: `sum` or `concat`, as `position_mode`.
         decoder_dropout: Dropout in its blocks.
         decoder_region_mode: `token`, `embedding` or `none`: how the decoder is told the region.
-        audio_tokens: Whether a decoder attends to the class tokens and the stretches of time that the encoder heard;
-            otherwise it hears the state of the row's region alone.
+        audio_context: What a decoder hears: `prediction`, what MP2 says of the row's region; `state`, also the
+            encoder's state of that region; `tokens`, also all class tokens and stretches of time, to attend to. The
+            more it hears, the more songs it takes to keep it from learning them by heart.
         audio_segments: Stretches of time whose mean patch token `listen` gives, beside the class tokens.
         covariates: Groups of inputs besides audio, of state, artist, regions, release, past (what the song did in
             the region before its first period asked for, for songs that run or return).
@@ -151,7 +153,7 @@ class MP3Config(PreTrainedConfig):
     decoder_position_mode: str = "sum"
     decoder_dropout: float = 0.0
     decoder_region_mode: str = "token"
-    audio_tokens: bool = True
+    audio_context: str = "tokens"
     audio_segments: int = 8
     covariates: list[str] | tuple[str, ...] = ("state", "artist", "regions")
     covariate_drop: float = 0.1
@@ -177,6 +179,7 @@ class MP3Config(PreTrainedConfig):
         _one_of("pooling", self.pooling, POOLINGS)
         _one_of("criterion", self.criterion, tuple(CRITERIA))
         _one_of("encoder", self.encoder, ENCODERS)
+        _one_of("audio_context", self.audio_context, AUDIO_CONTEXTS)
         _one_of("frequency", self.frequency, ("W", "D"))
         _one_of("nulls", self.nulls, NULLS)
         _one_of("likelihood", self.likelihood, LIKELIHOODS)

@@ -58,8 +58,12 @@ class ModelArguments:
         default="finetune",
         metadata={"help": "finetune, frozen, or stored: frozen, and each song heard once before training."},
     )
-    audio_tokens: bool = field(
-        default=True, metadata={"help": "Attend to the song's stretches of time, or hear the region's state alone."}
+    audio_context: str = field(
+        default="tokens",
+        metadata={
+            "help": "What the decoder hears: prediction, what MP2 says of the region; state, also its state; tokens, "
+            "also the song's stretches of time."
+        },
     )
     audio_segments: int = field(default=8, metadata={"help": "Stretches of time that the decoder hears apart."})
     descriptors: list[str] = field(
@@ -528,7 +532,7 @@ def configuration(dataset: DatasetFolder) -> MP3Config:
             "decoder_position_mode": model_arguments.position_mode,
             "decoder_dropout": model_arguments.dropout,
             "decoder_region_mode": model_arguments.region_mode,
-            "audio_tokens": model_arguments.audio_tokens,
+            "audio_context": model_arguments.audio_context,
             "audio_segments": model_arguments.audio_segments,
             "covariates": covariate_groups(dataset),
             "covariate_drop": model_arguments.covariate_drop,

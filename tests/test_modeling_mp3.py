@@ -384,8 +384,9 @@ def test_audio_heard_before_is_audio_heard_now_and_regions_of_a_song_share_it():
     assert abs(model(batch, audio=swapped).loss - model(batch, audio=audio).loss) > 1e-5
 
 
-def test_without_audio_tokens_a_decoder_hears_the_state_of_its_region_alone():
-    model = model_of(encoder="ast", audio_tokens=False)
+@pytest.mark.parametrize("audio_context", ["state", "prediction"])
+def test_without_tokens_a_decoder_hears_of_its_own_region_alone(audio_context):
+    model = model_of(encoder="ast", audio_context=audio_context)
     batch, audio = batch_of(held=True), model.listen(**heard())
     told = model.sample(batch, numbers(), audio)
     assert torch.equal(model.sample(batch, numbers(), audio._replace(tokens=audio.tokens + 1)), told)
@@ -394,6 +395,15 @@ def test_without_audio_tokens_a_decoder_hears_the_state_of_its_region_alone():
     moved = (model.sample(batch, numbers(), other) - told).abs().amax(dim=(1, 2)) > 1e-3
     assert torch.equal(moved, (batch["region"] == 0) & (batch["song"] >= 0))
     assert not any(name.startswith("writers.0.hear.") for name in model.state_dict())
+
+
+def test_a_decoder_of_predictions_hears_no_state():
+    model = model_of(encoder="ast", audio_context="prediction")
+    batch, audio = batch_of(held=True), model.listen(**heard())
+    predictions = len(model.config.targets)
+    other = audio._replace(states=audio.states.clone())
+    other.states[..., :-predictions] += 1.0
+    assert torch.equal(model.sample(batch, numbers(), other), model.sample(batch, numbers(), audio))
 
 
 def test_a_region_the_model_does_not_know_hears_the_mean_of_all():

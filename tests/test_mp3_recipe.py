@@ -196,8 +196,9 @@ def test_one_process_two_processes_and_two_parts_learn_the_same(market, tmp_path
     "words",
     [
         ["--audio", "stored", "--likelihood", "joint", "--components", "6", "--position_mode", "concat"],
-        ["--audio", "finetune", "--members", "3", "--refit", "--audio_tokens", "false"],
+        ["--audio", "finetune", "--members", "3", "--refit", "--audio_context", "state"],
         ["--audio", "frozen", "--region_mode", "embedding", "--nulls", "masked", "--covariates", "state", "release"],
+        ["--audio", "stored", "--audio_context", "prediction", "--covariates", "release"],
         ["--region_mode", "none", "--nulls", "zero", "--calibrate", "false", "--dropout", "0.1", "--horizon", "8"],
     ],
 )

@@ -49,8 +49,10 @@ class CurveWriter(nn.Module):
         width = config.decoder_width
         self.hears = config.encoder in ("ast", "both")
         if self.hears:
-            self.hear = nn.Linear(config.hidden_size, width) if config.audio_tokens else None
-            self.hear_region = nn.Linear(config.hidden_size + len(config.targets), width)
+            self.hear = nn.Linear(config.hidden_size, width) if config.audio_context == "tokens" else None
+            # A state is followed by its predictions.
+            self.heard = len(config.targets) + (0 if config.audio_context == "prediction" else config.hidden_size)
+            self.hear_region = nn.Linear(self.heard, width)
         self.context = ContextEncoder(
             width,
             len(config.regions),
@@ -147,7 +149,8 @@ class CurveWriter(nn.Module):
             heard = heard & (torch.rand(song.shape, device=song.device) >= self.config.covariate_drop)
         chosen = song.clamp(min=0)
         states = torch.cat([audio.states, audio.states.mean(dim=1, keepdim=True)], dim=1)
-        region = self.hear_region(states[chosen, batch["region"].clamp(max=states.shape[1] - 1)])
+        own = states[chosen, batch["region"].clamp(max=states.shape[1] - 1)]
+        region = self.hear_region(own[:, -self.heard :])
         tokens = region[:, None]
         if self.hear is not None:
             # Projected a song, not a row: all regions of a song share what was heard.
