@@ -89,6 +89,20 @@ def test_bfloat16_hears_nearly_the_same_and_gradients_take_the_usual_way():
     assert all(parameter.grad is not None for parameter in made.parameters())
 
 
+def test_a_processor_without_bfloat16_kernels_takes_the_usual_way(monkeypatch):
+    """What a processor without AVX-512 says of itself, and what oneDNN would answer there."""
+
+    def refuse(*arguments):
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr("mp3model.model.products._multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", refuse)
+    made, mel = encoder(), torch.randn(1, 512, 128)
+    made.compute_in(torch.bfloat16)
+    with torch.inference_mode():
+        assert all(part.isfinite().all() for part in made(mel))
+
+
 def test_a_forecaster_in_bfloat16_moves_totals_by_little(tmp_path):
     folder = write_model(tmp_path / "model")
     clip = (0.1 * torch.randn(40_000, generator=torch.Generator().manual_seed(0))).numpy()

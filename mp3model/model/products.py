@@ -33,6 +33,7 @@ def forecasts_on_processor(tensor: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and _has_fused_linear()
+        and (tensor.dtype == torch.float32 or _multiplies_bfloat16())
     )
 
 
@@ -40,6 +41,12 @@ def forecasts_on_processor(tensor: Tensor) -> bool:
 def _has_fused_linear() -> bool:
     """Whether this build of PyTorch has oneDNN and its linear layer, which is no public name and may move."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Whether oneDNN has bfloat16 kernels for this processor: without AVX-512 it has none and says so by an error."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def multiplied(tokens: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
