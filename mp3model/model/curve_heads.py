@@ -81,7 +81,8 @@ class AutoregressiveHead(nn.Module):
             # Components start apart, or they would all learn the same.
             self.project.bias[components : 2 * components] = torch.linspace(-0.6, 0.6, components)
             self.project.bias[2 * components : 3 * components] = -1.0
-            self.project.bias[-1] = 1.0
+            # Nearly all of the last value is kept: curves have no level of their own to fall back to.
+            self.project.bias[-1] = 4.0
         self.repeat = nn.Linear(width, 1) if repeats else None
         if self.repeat is not None:
             nn.init.zeros_(self.repeat.weight)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 POSITION_FEATURES = 16
+# log10 of floor units at which what is told of a level ends; few songs have ever had a hundred floors.
+_HIGHEST_LEVEL = 2.0
 
 
 def period_positions(periods: Tensor, features: int = POSITION_FEATURES) -> Tensor:
@@ -111,7 +113,9 @@ class DecoderBlock(nn.Module):
 class CurveDecoder(nn.Module):
     """A transformer over the periods of a curve.
 
-    What stands at period t is the outcome of period t − 1, the calendar and the position of t, and the row's summary.
+    What stands at period t is the outcome of period t − 1 and how far it lay from that of t − 2, the calendar and the
+    position of t, and the row's summary. Levels are told flattened: a hit lies beyond nearly all that was learnt from,
+    and what a network says there is anyone's guess. The last value itself goes to the head, which measures from it.
 
     Args:
         width: Of a token.
@@ -144,7 +148,7 @@ class CurveDecoder(nn.Module):
         self.position = nn.Linear(POSITION_FEATURES, own)
         self.calendar = nn.Linear(calendar, width - own if position_mode == "concat" else width)
         self.outcome = nn.Sequential(
-            nn.Linear(1 + self.FLAGS, width),
+            nn.Linear(2 + self.FLAGS, width),
             nn.GELU(),
             nn.Linear(width, width - own if position_mode == "concat" else width),
         )
@@ -158,17 +162,20 @@ class CurveDecoder(nn.Module):
     def embed(
         self,
         value: Tensor,
+        step: Tensor,
         flag: Tensor,
         calendar: Tensor,
         periods: Tensor,
         summary: Tensor,
         last_year: Tensor | None = None,
     ) -> Tensor:
-        """Values, flags and periods (…, t), calendar (…, t, C), summary (…, 1, width) → tokens (…, t, width).
+        """Values, steps, flags and periods (…, t), calendar (…, t, C), summary (…, 1, width) → tokens (…, t, width).
 
         `last_year` (…, t, L) is read where the decoder was made for it.
         """
-        outcome = torch.cat([value[..., None], functional.one_hot(flag, self.FLAGS).to(value.dtype)], dim=-1)
+        level = _HIGHEST_LEVEL * torch.tanh(value / _HIGHEST_LEVEL)
+        numbers = torch.stack([level, step], dim=-1)
+        outcome = torch.cat([numbers, functional.one_hot(flag, self.FLAGS).to(value.dtype)], dim=-1)
         content = self.outcome(outcome) + self.calendar(calendar)
         if self.last_year is not None and last_year is not None:
             content = content + self.last_year(last_year)

@@ -113,8 +113,9 @@ class CurveWriter(nn.Module):
         """The head's parameters of every period given the true ones before it."""
         periods = torch.arange(batch["state"].shape[1], device=summary.device)
         value, flag = self._before(batch)
+        step = _step(value, flag, *(functional.pad(part[:, :-1], (1, 0)) for part in (value, flag)))
         last_year = batch.get("last_year")
-        stream = self.decoder.embed(value, flag, batch["calendar"], periods, summary[:, None], last_year)
+        stream = self.decoder.embed(value, step, flag, batch["calendar"], periods, summary[:, None], last_year)
         repeated = None
         if last_year is not None:
             repeated = _repeated(last_year, functional.pad(last_year[:, :-1], (0, 0, 1, 0)), value, flag)
@@ -189,6 +190,7 @@ class CurveWriter(nn.Module):
         paths = uniform.shape[1]
         cache = self.decoder.begin(context, known, len(periods))
         value, flag = (part[:, None] for part in self._start(batch))
+        before = torch.zeros_like(value), torch.full_like(flag, _START)
         # A debut is on the chart in its first period.
         debut = begins_on_chart(batch)[:, None]
         last_year = batch.get("last_year")
@@ -206,7 +208,9 @@ class CurveWriter(nn.Module):
                 earlier = last_year[:, period - 1 : period] if period else torch.zeros_like(now)
                 repeated = _repeated(now, earlier, value, flag)
                 now = now.expand(-1, value.shape[1], -1)
-            token = self.decoder.embed(value, flag, calendar, place, summary[:, None], now)
+            step = _step(value, flag, *before)
+            before = value, flag
+            token = self.decoder.embed(value, step, flag, calendar, place, summary[:, None], now)
             state = self.decoder.step(token, cache)
             first = debut if period == 0 else False
             observed = (period < batch["observed"])[:, None]
@@ -433,6 +437,11 @@ def period_weights(batch: Batch, first: float) -> Tensor:
     known = _known_later(batch)
     at = torch.arange(known.shape[1], device=known.device)
     return known * torch.where(at == batch["observed"][:, None], first, 1.0)
+
+
+def _step(value: Tensor, flag: Tensor, before: Tensor, flag_before: Tensor) -> Tensor:
+    """The last value less the one before it, 0 where one of them was not on the chart: (n, periods or paths)."""
+    return torch.where((flag == _ON_CHART) & (flag_before == _ON_CHART), value - before, 0.0)
 
 
 def _repeated(now: Tensor, earlier: Tensor, value: Tensor, flag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
