@@ -327,7 +327,7 @@ def test_a_fresh_head_has_components_apart_and_every_weight_learns(name):
     # Means are measured from the value before.
     if name == "autoregressive":
         _, higher, _ = fresh(states, torch.ones(6, HORIZON))
-        assert torch.allclose(higher - mean, torch.sigmoid(torch.tensor(1.0)).expand_as(mean), atol=1e-6)
+        assert torch.allclose(higher - mean, torch.sigmoid(torch.tensor(4.0)).expand_as(mean), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -24,6 +24,7 @@ def inputs(horizon: int = HORIZON, seed: int = 1) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
         "value": torch.randn(N, horizon, generator=generator),
+        "step": torch.randn(N, horizon, generator=generator),
         "flag": torch.randint(0, 4, (N, horizon), generator=generator),
         "calendar": torch.randn(N, horizon, CALENDAR, generator=generator),
         "summary": torch.randn(N, 1, WIDTH, generator=generator),
@@ -34,7 +35,7 @@ def inputs(horizon: int = HORIZON, seed: int = 1) -> dict[str, torch.Tensor]:
 
 def states_of(model: CurveDecoder, given: dict[str, torch.Tensor]) -> torch.Tensor:
     periods = torch.arange(given["value"].shape[1])
-    stream = model.embed(given["value"], given["flag"], given["calendar"], periods, given["summary"])
+    stream = model.embed(given["value"], given["step"], given["flag"], given["calendar"], periods, given["summary"])
     return model(stream, given["context"], given["known"])
 
 
@@ -65,17 +66,18 @@ def test_period_by_period_gives_the_states_of_one_pass(mode, shared):
     for given in several[1:]:
         for name in ("calendar", "summary", "context", "known"):
             given[name] = several[0][name]
-        for name in ("value", "flag"):
+        for name in ("value", "step", "flag"):
             given[name][:, :shared] = several[0][name][:, :shared]
     told = torch.stack([states_of(model, given) for given in several], dim=1)
     cache = model.begin(several[0]["context"], several[0]["known"], HORIZON)
     for period in range(HORIZON):
         width = 1 if period < shared else paths
-        value, flag = (
-            torch.stack([given[name][:, period] for given in several[:width]], dim=1) for name in ("value", "flag")
+        outcome = (
+            torch.stack([given[name][:, period] for given in several[:width]], dim=1)
+            for name in ("value", "step", "flag")
         )
         calendar = several[0]["calendar"][:, period : period + 1].expand(-1, width, -1)
-        token = model.embed(value, flag, calendar, torch.tensor([period]), several[0]["summary"])
+        token = model.embed(*outcome, calendar, torch.tensor([period]), several[0]["summary"])
         state = model.step(token, cache)
         torch.testing.assert_close(state, told[:, :width, period], rtol=0, atol=1e-5)
     assert cache.period == HORIZON
@@ -133,9 +135,9 @@ def test_every_period_has_a_position_of_its_own():
 @pytest.mark.parametrize("mode", MODES)
 @torch.no_grad()
 def test_positions_take_their_own_channels_when_joined(mode):
-    model, given = decoder(mode), inputs()
+    model, given, told = decoder(mode), inputs(), ("value", "step", "flag", "calendar")
     near, far = (
-        model.embed(given["value"], given["flag"], given["calendar"], torch.arange(HORIZON) + start, given["summary"])
+        model.embed(*(given[name] for name in told), torch.arange(HORIZON) + start, given["summary"])
         for start in (0, 50)
     )
     moved = (near - far).abs().amax(dim=(0, 1)) > 1e-6
