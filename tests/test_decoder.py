@@ -157,3 +157,21 @@ def test_dropout_works_in_training_alone():
     assert torch.equal(states_of(model.eval(), inputs()), states_of(model.eval(), inputs()))
     model.train()
     assert not torch.equal(states_of(model, inputs()), states_of(model, inputs()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@torch.no_grad()
+def test_a_hit_beyond_all_that_was_learnt_from_is_told_as_other_hits_are(mode):
+    """1,000 floors look like 10,000, one like neither ten nor itself on the way down."""
+    model, given = decoder(mode), inputs()
+
+    def token(level: float, step: float) -> torch.Tensor:
+        told = torch.full((N, HORIZON), level), torch.full((N, HORIZON), step), torch.ones(N, HORIZON, dtype=torch.int64)
+        return model.embed(*told, given["calendar"], torch.arange(HORIZON), given["summary"])
+
+    def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((one - other).abs().mean())
+
+    usual = apart(token(0.0, 0.0), token(1.0, 0.0))
+    assert apart(token(3.0, 0.0), token(4.0, 0.0)) < 0.2 * usual
+    assert apart(token(0.0, 0.0), token(0.0, -0.5)) > 0.2 * usual

@@ -12,7 +12,7 @@ from small_charts import HORIZON, REGIONS, small_charts
 
 from mp3model import MP3Config, MP3Model
 from mp3model.files import InputError
-from mp3model.model.covariates import GROUPS, Covariates, only_observed, static_width
+from mp3model.model.covariates import GROUPS, Covariates, only_observed
 from mp3model.model.modeling_mp3 import Audio, known_periods, period_weights
 from mp3model.model.sampling import tensors
 from mp3model.tables.curves import BELOW, OBSERVED, UNKNOWN, taken
@@ -302,30 +302,6 @@ def test_a_path_is_told_its_own_past_as_training_told_it():
     assert (later & (state == BELOW)).sum() > 20
     torch.testing.assert_close(place[charted], uniform[:, 0, :-1][charted], rtol=0, atol=1e-3)
     assert place[:, :2].isnan().all()
-
-
-def test_a_hit_higher_than_any_learnt_from_goes_on_as_others_do():
-    """Taught curves between 3 and 10 floors that lose a tenth a week; a fall by half after 1,000 was once forecast."""
-    model, batch = model_of(covariates=["release"]), batch_of(4)
-    weeks = torch.arange(HORIZON)
-    batch |= {"state": torch.full((ROWS, HORIZON), OBSERVED), "threshold": torch.full((ROWS, HORIZON), -3.0)}
-    batch["static"] = batch["static"][:, : static_width(["release"])]
-    batch["last_threshold"] = batch["threshold"][:, 0]
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    for _ in range(300):
-        level = 0.5 + 0.5 * torch.rand(ROWS, 1, generator=generator)
-        noise = 0.02 * torch.randn(ROWS, HORIZON, generator=generator)
-        loss = model(
-            batch | {"value": level - 0.0458 * weeks + noise.cumsum(1), "observed": weeks[:1].expand(ROWS)}
-        ).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for floors in (5, 1000):
-        value = (np.log10(floors) - 0.0458 * weeks).expand(ROWS, -1)
-        later = model.sample(batch | {"value": value}, numbers(64))[:, :, 4:].median(dim=1).values
-        assert (later - value[:, 4:]).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("members", [1, 3])
