@@ -166,8 +166,9 @@ def test_a_hit_beyond_all_that_was_learnt_from_is_told_as_other_hits_are(mode):
     model, given = decoder(mode), inputs()
 
     def token(level: float, step: float) -> torch.Tensor:
-        told = torch.full((N, HORIZON), level), torch.full((N, HORIZON), step), torch.ones(N, HORIZON, dtype=torch.int64)
-        return model.embed(*told, given["calendar"], torch.arange(HORIZON), given["summary"])
+        value, moved = (torch.full((N, HORIZON), number) for number in (level, step))
+        flag = torch.ones(N, HORIZON, dtype=torch.int64)
+        return model.embed(value, moved, flag, given["calendar"], torch.arange(HORIZON), given["summary"])
 
     def apart(one: torch.Tensor, other: torch.Tensor) -> float:
         return float((one - other).abs().mean())
