@@ -46,7 +46,8 @@ def _has_fused_linear() -> bool:
 @cache
 def _multiplies_bfloat16() -> bool:
     """Whether oneDNN has bfloat16 kernels for this processor: without AVX-512 it has none and says so by an error."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    told = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return told is not None and bool(told())
 
 
 def multiplied(tokens: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
