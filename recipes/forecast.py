@@ -76,6 +76,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from mp3model.audio.bank import SAMPLE_RATE  # noqa: E402
 from mp3model.audio.decode import SUFFIXES, decode  # noqa: E402
+from mp3model.model.products import multiply_alike_everywhere  # noqa: E402
 from mp3model.serving.forecaster import Forecaster  # noqa: E402
 from mp3model.tables.curves import PERIOD_DAYS  # noqa: E402
 from mp3model.tables.debuts import debut_rows, debuts_of, running_rows  # noqa: E402
@@ -97,6 +98,7 @@ Shard = Callable[[list[str]], dict[str, pd.DataFrame]]
 def main() -> None:
     """Units in shards, each written whole; then the shards joined in order."""
     folder = Path(arguments.output_dir)
+    multiply_alike_everywhere()
     accelerator = Accelerator(cpu=must_use_cpu())
     transformers_logging.disable_progress_bar()
     with errors_in_one_line(speak=accelerator.is_main_process):

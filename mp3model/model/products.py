@@ -6,6 +6,7 @@ Training, a GPU and what is traced take PyTorch's usual way; forecasts on a proc
 from __future__ import annotations
 
 import math
+import os
 from functools import cache
 
 import torch
@@ -48,6 +49,17 @@ def _multiplies_bfloat16() -> bool:
     """Whether oneDNN has bfloat16 kernels for this processor: without AVX-512 it has none and says so by an error."""
     told = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return told is not None and bool(told())
+
+
+def multiply_alike_everywhere() -> None:
+    """Has MKL multiply alike wherever in memory matrices lie, so that every process comes to the same bytes.
+
+    Left alone it chooses kernels by how its operands are aligned, which is another thing in another process. To be
+    called before the first product, when MKL reads its environment; what is set there already stays.
+    """
+    level = torch.backends.cpu.get_cpu_capability()
+    # Of the modes that overlook alignment, that of the processor's own instructions.
+    os.environ.setdefault("MKL_CBWR", f"{level},STRICT" if level in ("AVX2", "AVX512") else "COMPATIBLE")
 
 
 def multiplied(tokens: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
