@@ -401,7 +401,7 @@ def _if_same(wanted: Wanted, found: Found) -> Iterator[Found]:
 
 def same_recording(title: str, artist: str, other_title: str, other_artist: str) -> bool:
     """Whether two credits name one recording: same plain title, same kind of version, same main artist."""
-    from data_prep.titles import parse_title
+    from mp3model.tables.titles import parse_title
     from mp3model.tables.tracks import artist_key
 
     one, other = parse_title(title), parse_title(other_title)

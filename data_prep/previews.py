@@ -289,7 +289,7 @@ def _keys_of_file(name: str) -> Iterable[tuple[str, str]]:
 
 
 def _credit_key(title: str, artist: str) -> str:
-    from data_prep.titles import parse_title
+    from mp3model.tables.titles import parse_title
     from mp3model.tables.tracks import artist_key
 
     parsed = parse_title(title)

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.titles import KINDS, Title, parse_title, word_set
 from mp3model.files import InputError, errors_in_one_line, written_whole
+from mp3model.tables.titles import KINDS, Title, parse_title, word_set
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -93,7 +93,7 @@ def _add_forecast(commands: Any) -> None:
     )
     add("--features", metavar="FILE", help="CSV or parquet of x_* descriptors, with track_id for several songs")
     add("--data", metavar="DIR", help="dataset folder: floors, artists and other songs up to the forecast's date")
-    add("--artist", help="whose song it is, found in --data")
+    add("--artist", help="whose song it is, guests after a comma: `Ann, Bob`; found in --data")
     add("--milestone", type=float, action="append", metavar="N", help="chance and time of N streams; repeat for more")
     add("--top", type=int, action="append", metavar="N", help="chance to enter the top N; repeat for more")
     add("--samples", type=int, default=256, help="paths (256)")

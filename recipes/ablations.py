@@ -289,7 +289,6 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from data_prep.titles import parse_title  # noqa: E402
 from mp3model.audio.bank import write_index  # noqa: E402
 from mp3model.evaluation.accuracy import MINIMUM_CURVES, CurveTruth, curve_row_scores, wape  # noqa: E402
 from mp3model.evaluation.bootstrap import bootstrap_weights, paired_row_difference  # noqa: E402
@@ -299,6 +298,7 @@ from mp3model.evaluation.oracle import true_streams  # noqa: E402
 from mp3model.evaluation.ranking import spearman_replicates  # noqa: E402
 from mp3model.tables.debuts import Debuts, debut_rows, debuts_of, with_cutoff  # noqa: E402
 from mp3model.tables.folder import DatasetFolder, write_dataset  # noqa: E402
+from mp3model.tables.titles import parse_title  # noqa: E402
 from mp3model.training.forecasting import PathForecaster, forecaster_of  # noqa: E402
 from mp3model.training.runs import read_or_make  # noqa: E402
 

@@ -12,7 +12,7 @@ import pandas as pd
 from mp3model.tables.folder import SCHEMAS, DatasetFolder
 from mp3model.tables.schema import validate
 from mp3model.tables.splits import first_rows, make_splits
-from mp3model.tables.tracks import artist_keys
+from mp3model.tables.tracks import artist_keys, guest_keys
 
 REGIONS = ("GB", "GLOBAL", "US")
 FIRST = np.datetime64("2020-01-02", "D")  # a Thursday
@@ -32,7 +32,7 @@ def settled(name: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(maxsize=2)
 def small_charts(seed: int = 0) -> DatasetFolder:
-    """90 songs by 15 artists on weekly charts of 10 ranks; lags between regions, re-entries, versions, one gap."""
+    """90 songs by 15 artists on weekly charts of 10 ranks; guests, lags between regions, re-entries, versions, gap."""
     generator = np.random.default_rng(seed)
     start = generator.integers(-10, WEEKS - 3, SONGS)
     quality = generator.normal(size=SONGS) * 0.7
@@ -45,8 +45,9 @@ def small_charts(seed: int = 0) -> DatasetFolder:
                 {
                     "track_id": track,
                     "song_id": f"song-{song:02d}",
-                    "title": f"Song {song}",
-                    "artist": None if artist[song] == 0 else f"Artist {artist[song]}",
+                    # A later version names someone more.
+                    "title": f"Song {song}" + f" (feat. Artist {song % 11})" * (song % 6 == 2 or number == 1),
+                    "artist": None if artist[song] == 0 else credit(artist[song], song),
                     "isrc": None,
                     "release_date": pd.Timestamp(week(int(start[song])) - int(generator.integers(0, 7))),
                     **{name: np.nan if song % 5 == 0 else generator.normal() for name in DESCRIPTORS},
@@ -80,6 +81,11 @@ def small_charts(seed: int = 0) -> DatasetFolder:
     return replace(dataset, splits=make_splits(dataset))
 
 
+def credit(artist: int, song: int) -> str:
+    """Every fourth song is by two."""
+    return f"Artist {artist}" + f", Artist {(artist + 3) % ARTISTS}" * (song % 4 == 1)
+
+
 def without_charts(dataset: DatasetFolder) -> DatasetFolder:
     """The same rows where nobody knows which charts are on hand."""
     return replace(dataset, charts=None)
@@ -94,6 +100,7 @@ def rows_known_on(dataset: DatasetFolder, day: np.datetime64, horizon: int = HOR
     rows = rows[kept].sort_values(["song_id", "region"]).reset_index(drop=True)
     return rows.assign(
         artist=rows["song_id"].map(songs),
+        guests=rows["track_id"].map(pd.Series(guest_keys(dataset.tracks).to_numpy(), dataset.tracks["track_id"])),
         observed=(day - rows["debut"].to_numpy().astype("datetime64[D]")).astype(int) // 7 + 1,
         cutoff=day.astype("datetime64[s]"),
         release_date=rows["debut"] - pd.Timedelta(days=3),
@@ -133,7 +140,7 @@ def future_changed(dataset: DatasetFolder, day: np.datetime64, seed: int) -> Dat
         {
             "track_id": names,
             "song_id": names,
-            "title": None,
+            "title": "New (feat. Artist 4 & Artist 7)",
             "artist": generator.choice(artists, len(names)),
             "isrc": None,
             "release_date": pd.NaT,

@@ -116,7 +116,7 @@ def test_groups_that_are_left_out_change_what_is_known():
         features_of(debuts, replace(covariates, groups=groups), 0).shape[1]
         for groups in (("state",), ("state", "artist"), ("state", "artist", "regions"))
     ]
-    assert widths == [2 + 13, 2 + 13 + 53, 2 + 13 + 53 + 12]
+    assert widths == [2 + 13, 2 + 13 + 80, 2 + 13 + 80 + 12]
     assert fitted(small(observed=(), groups=("state",))).covariates.groups == ("state",)
 
 

@@ -14,6 +14,7 @@ from mp3model.model.covariates import (
     DAYS_BEFORE,
     GROUPS,
     LAST_YEAR_FEATURES,
+    RECORD_FEATURES,
     TOKEN_FEATURES,
     Covariates,
     _record,
@@ -346,3 +347,27 @@ def test_a_record_counts_what_was_known_of_other_songs():
     expected = [np.log(3), np.log(2), 1.5, 1.5, 1.5, 0.3, 0.8, np.log(2), charting, np.log(4), 7, 1.5, 0.2]
     np.testing.assert_allclose(record[0], expected, rtol=1e-5)
     assert not record[1].any()
+
+
+def test_a_song_is_told_what_its_guests_came_to_and_not_how_many_they_are(history, debuts):
+    rows = with_cutoff(debuts.rows, 1, "W")
+    covariates = covariates_of(history, ("artist",))
+    told = covariates.gather(rows)["static"]
+    alone = covariates.gather(rows.assign(guests=[()] * len(rows)))["static"]
+    strangers = covariates.gather(rows.assign(guests=[("nobody", "noone")] * len(rows)))["static"]
+    named = np.array([len(guests) > 0 for guests in rows["guests"]])
+    guests = slice(told.shape[1] - 1 - 2 * RECORD_FEATURES, None)
+    assert 0.2 < named.mean() < 0.8
+    assert not alone[:, guests].any()
+    np.testing.assert_array_equal(strangers, alone)
+    np.testing.assert_array_equal(told[:, : guests.start], alone[:, : guests.start])
+    assert (told[named, guests] != 0).any(axis=1).mean() > 0.8
+    # A guest's record is that of the same person's songs, here asked for as the main artist of another song.
+    place = int(np.flatnonzero([guests == ("artist5",) for guests in rows["guests"]])[0])
+    row = rows.iloc[[place]]
+    own = covariates.gather(row)["static"][0, guests]
+    lives = history.credited(
+        ["artist5"], row["song_id"], row["region"], row["cutoff"].to_numpy().astype("M8[D]").astype(int), 400
+    )
+    counts = own[1], own[1 + RECORD_FEATURES]
+    np.testing.assert_allclose(counts, [np.log1p((found >= 0).sum()) for found in lives], rtol=1e-6)

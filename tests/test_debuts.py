@@ -25,7 +25,7 @@ def debuts():
 def test_every_kept_debut_has_one_row_with_its_song_artist_and_release():
     dataset = small_charts()
     rows = debut_rows(dataset)
-    assert list(rows) == ["song_id", "track_id", "artist", "region", "debut", "release_date", "split"]
+    assert list(rows) == ["song_id", "track_id", "artist", "guests", "region", "debut", "release_date", "split"]
     assert len(rows) == len(dataset.splits)
     tracks = dataset.tracks.set_index("track_id")
     for row in rows.itertuples():
@@ -33,7 +33,10 @@ def test_every_kept_debut_has_one_row_with_its_song_artist_and_release():
         versions = dataset.tracks[dataset.tracks["song_id"] == row.song_id]
         assert row.release_date == versions["release_date"].min()
         name = versions["artist"].iloc[0]
-        assert row.artist == (f"song:{row.song_id}" if pd.isna(name) else name.lower().replace(" ", ""))
+        names = [] if pd.isna(name) else name.lower().replace(" ", "").split(",")
+        assert row.artist == (names[0] if names else f"song:{row.song_id}")
+        assert set(row.guests) >= set(names[1:]) - {row.artist}
+        assert ("feat." in tracks.loc[row.track_id, "title"]) <= (len({row.artist, *row.guests}) > 1)
     assert rows[["song_id", "region"]].equals(rows[["song_id", "region"]].sort_values(["song_id", "region"]))
 
 

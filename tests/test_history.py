@@ -37,7 +37,8 @@ from mp3model.tables.history import (
     Related,
     region_scales,
 )
-from mp3model.tables.tracks import artist_keys
+from mp3model.tables.splits import first_rows
+from mp3model.tables.tracks import artist_keys, guest_keys
 
 SCALES = {"GB": 700.0, "GLOBAL": 1500.0, "US": 4000.0}
 days = st.integers(8, WEEKS - 6).map(week)
@@ -126,24 +127,33 @@ def test_recent_lives_are_those_of_a_plain_search(day):
         assert all((row[: (row >= 0).sum()] >= 0).all() for row in found)
         return pairs
 
+    first = first_rows(dataset).set_index(["song_id", "region"])["track_id"]
+    guests = dict(zip(dataset.tracks["track_id"], guest_keys(dataset.tracks), strict=True))
+
     def plain(song: str, region: str, kind: str) -> list[tuple[str, str]]:
         wanted = []
         for (other, where), life in weeks.items():
+            named = guests[first[other, where]]
             related = {
                 "regions": other == song and where != region,
                 "here": keys[other] == keys[song] and other != song and where == region,
                 "elsewhere": keys[other] == keys[song] and other != song and where != region,
+                "credited here": keys[song] in (keys[other], *named) and other != song and where == region,
+                "credited elsewhere": keys[song] in (keys[other], *named) and other != song and where != region,
             }[kind]
             if related and min(life) <= day:
-                wanted.append((min(life), other, where))
-        # Latest first; of one day the last name first.
-        return [(other, where) for _, other, where in sorted(wanted, reverse=True)]
+                as_guest = kind.startswith("credited") and keys[other] != keys[song]
+                wanted.append((min(life), as_guest, other, where))
+        # Latest first; of one day songs on which the artist is a guest first, then the last name.
+        return [(other, where) for *_, other, where in sorted(wanted, reverse=True)]
 
     found = {
         "regions": history.other_regions(rows["song_id"], rows["region"], cutoff, 48),
         "here": history.artist_here(rows["artist"], rows["song_id"], rows["region"], cutoff, 48),
         "elsewhere": history.artist_elsewhere(rows["artist"], rows["song_id"], rows["region"], cutoff, 400),
     }
+    asked = (rows["artist"], rows["song_id"], rows["region"], cutoff)
+    found["credited here"], found["credited elsewhere"] = history.credited(*asked, 400)
     for kind, values in found.items():
         for row, pairs in zip(rows.itertuples(), named(values), strict=True):
             assert pairs == plain(row.song_id, row.region, kind), kind

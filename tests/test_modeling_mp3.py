@@ -284,7 +284,7 @@ def test_a_song_of_which_nothing_is_observed_starts_on_the_chart(likelihood):
 
 def test_a_path_is_told_its_own_past_as_training_told_it():
     # Sampled with numbers, then scored by `probability_transform`: every period gives its number back.
-    model, batch = model_of(), batch_of(2, held=True)
+    model, batch = model_of(2), batch_of(2, held=True)
     uniform = numbers(1)
     path = model.sample(batch, uniform)[:, 0]
     threshold = batch["last_threshold"][:, None]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mp3model.files import InputError, sha256_of
 from mp3model.tables.folder import SCHEMAS, read_dataset, write_dataset
 from mp3model.tables.schema import REGIONS, Column, Schema, places, validate
-from mp3model.tables.tracks import artist_key, artist_keys, release_window
+from mp3model.tables.tracks import artist_key, artist_keys, guest_keys, release_window
 
 WEEKS = pd.date_range("2020-01-02", periods=4, freq="7D")  # Thursdays
 
@@ -504,3 +504,21 @@ def test_artist_keys_ignore_guests_case_and_accents(name: str, key: str):
 def test_a_track_without_artist_is_its_songs_own():
     tracks = pd.DataFrame({"song_id": ["a", "b", "b"], "artist": ["Ann", None, " "]}, index=[3, 4, 5])
     assert artist_keys(tracks).to_dict() == {3: "ann", 4: "song:b", 5: "song:b"}
+
+
+@pytest.mark.parametrize(
+    ("artist", "title", "keys"),
+    [
+        ("Ann", "Song", ()),
+        ("Ann, Bob; Cy", "Song", ("bob", "cy")),
+        ("Ann feat. Bob", "Song", ("bob",)),
+        ("Ann", "Song (feat. Dan & Bob) [Radio Edit]", ("bob", "dan")),
+        ("Ann, Bob", "Song (with Bob and Ann)", ("bob",)),
+        ("Ann & The Bobs", "Song - Live with Strings", ()),
+        (None, "Song ft. Bob", ("bob",)),
+        ("Ann", None, ()),
+    ],
+)
+def test_guests_are_whom_credit_or_title_name_beside_the_main_artist(artist, title, keys):
+    tracks = pd.DataFrame({"artist": [artist], "title": [title]}, index=[7])
+    assert guest_keys(tracks).to_dict() == {7: keys}

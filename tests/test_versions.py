@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.titles import KINDS, parse_title, plain_words
 from data_prep.versions import accepted_pairs, assign_songs, main
 from mp3model.files import InputError
 from mp3model.tables.folder import TRACK_KINDS
+from mp3model.tables.titles import KINDS, parse_title, plain_words
 
 
 def tracks(*rows: tuple, columns: tuple[str, ...] = ("title", "artist")) -> pd.DataFrame:

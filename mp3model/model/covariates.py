@@ -19,6 +19,8 @@ GROUPS = ("state", "artist", "regions", "release", "past")
 OTHER_REGIONS, ARTIST_TOKENS, ARTIST_HERE, ARTIST_ELSEWHERE = 48, 12, 24, 256
 # What became of an artist's songs: the statistics of `_record`.
 RECORD_FEATURES = 13
+# Guests of a song whose own songs are looked at, and how many of these in other regions: statistics alone.
+GUESTS, GUEST_ELSEWHERE = 3, 128
 # A life that began no more periods ago is young.
 _YOUNG = 8
 OTHER_REGION_TOKEN, ARTIST_TOKEN = 0, 1
@@ -32,7 +34,7 @@ DAYS_BEFORE = np.array([0, 1, 2, 4, 7, 14, 21, 28, 91, 365])
 LAST_YEAR_FEATURES = 3
 # Static features a group has.
 STATIC_WIDTHS = {
-    "artist": 27 + 2 * RECORD_FEATURES,
+    "artist": 27 + 2 * RECORD_FEATURES + 1 + 2 * RECORD_FEATURES,
     "regions": 12,
     "release": 8 + len(DAYS_BEFORE) + 7,
     "state": len(STATE_FEATURES),
@@ -77,8 +79,9 @@ class Covariates:
         """Arrays of n rows.
 
         Args:
-            rows: `song_id, artist` (its key), `region, debut, cutoff, observed`; with the release group also
-                `release_date`. `observed` periods from debut on may be read from `curves`.
+            rows: `song_id, artist` (its key), `region, debut, cutoff, observed`; with the artist group also `guests`
+                (keys), with the release group `release_date`. `observed` periods from debut on may be read from
+                `curves`.
             curves: The rows' curves over the horizon; None where nothing is observed.
 
         Returns:
@@ -228,6 +231,7 @@ class Covariates:
                     _summary(elsewhere_features, elsewhere >= 0)[:, :8],
                     _record(here_features, here >= 0, self.horizon),
                     _record(elsewhere_features, elsewhere >= 0, self.horizon),
+                    *self._guests(rows, cutoff),
                 ],
                 axis=1,
             )
@@ -255,6 +259,33 @@ class Covariates:
             "token_region": token_region.astype(np.int64),
             "token_known": lives >= 0,
         }
+
+    def _guests(self, rows: pd.DataFrame, cutoff: np.ndarray) -> list[np.ndarray]:
+        """What became of other songs by each row's guests: 0 without any. How many guests there are is not told.
+
+        Returns:
+            Their songs that came out the same day here, (n, 1); their records here and elsewhere, each
+            (n, `RECORD_FEATURES`). Of several guests each number is the largest.
+        """
+        n, debut = len(rows), _days(rows["debut"])
+        same_day, here_record, elsewhere_record = np.zeros((n, 1)), *np.zeros((2, n, RECORD_FEATURES))
+        if self.history is None or not len(self.history.lives.debut):
+            return [same_day, here_record, elsewhere_record]
+        guests = rows["guests"].to_numpy()
+        for place in range(GUESTS):
+            at = np.flatnonzero([len(names) > place for names in guests])
+            if not len(at):
+                break
+            names = np.array([guests[row][place] for row in at], dtype=object)
+            asked = (names, rows["song_id"].to_numpy()[at], rows["region"].to_numpy()[at], cutoff[at])
+            here, elsewhere = self.history.credited(*asked, GUEST_ELSEWHERE)
+            here = here[:, :ARTIST_HERE]
+            together = ((here >= 0) & (self.history.lives.debut[here] == debut[at, None])).sum(axis=1)
+            same_day[at, 0] = np.maximum(same_day[at, 0], np.log1p(together))
+            for record, lives in ((here_record, here), (elsewhere_record, elsewhere)):
+                own = _record(self.history.life_features(lives, cutoff[at]), lives >= 0, self.horizon)
+                record[at] = np.maximum(record[at], own) if place else own
+        return [same_day, here_record, elsewhere_record]
 
     def _life_region(self, lives: np.ndarray) -> np.ndarray:
         assert self.history is not None

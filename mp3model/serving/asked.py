@@ -17,7 +17,7 @@ from mp3model.model.modeling_mp3 import Audio
 from mp3model.serving.observed import Calendar, parsed_date
 from mp3model.tables.debuts import with_cutoff
 from mp3model.tables.folder import DatasetFolder
-from mp3model.tables.tracks import artist_key, artist_keys
+from mp3model.tables.tracks import artist_key, artist_keys, guest_keys
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,14 @@ def _missing(value: Any) -> bool:
 
 
 def _from_dataset(songs: pd.DataFrame, base: DatasetFolder | None) -> pd.DataFrame:
-    """Song and artist of the tracks that a dataset has, where the user names none."""
+    """Song, title and artist of the tracks that a dataset has, where the user names none."""
     if base is None:
         return songs
-    about = base.tracks.set_index("track_id")[["song_id", "artist"]].reindex(songs["track_id"]).reset_index(drop=True)
+    columns = ["song_id", "title", "artist"]
+    about = base.tracks.set_index("track_id")[columns].reindex(songs["track_id"]).reset_index(drop=True)
     song = about["song_id"].where(about["song_id"].notna(), songs["song_id"])
-    return songs.assign(song_id=song, artist=songs["artist"].where(songs["artist"].notna(), about["artist"]))
+    texts = {name: songs[name].where(songs[name].notna(), about[name]) for name in ("title", "artist")}
+    return songs.assign(song_id=song, **texts)
 
 
 def with_artist(songs: pd.DataFrame) -> pd.DataFrame:
@@ -163,10 +165,10 @@ def with_artist(songs: pd.DataFrame) -> pd.DataFrame:
 def rows_of(
     songs: pd.DataFrame, regions: list[str], seen: pd.DataFrame, calendar: Calendar, horizon: int
 ) -> pd.DataFrame:
-    """A row a (song, region): `song_id, track_id, artist, region, debut, release_date, observed, cutoff, song`."""
+    """A row a (song, region), as `with_cutoff`, without a split and with `song`, its place among those asked about."""
     known = seen[seen["streams"].notna() | seen["rank"].notna()].sort_values("date", kind="stable")
     parts = []
-    keys = artist_keys(songs)
+    keys, guests = artist_keys(songs), guest_keys(songs)
     for song, (track, song_id, release) in enumerate(songs[["track_id", "song_id", "release"]].to_numpy(dtype=object)):
         own = known[known["track_id"] == track]
         for region in regions:
@@ -185,8 +187,8 @@ def rows_of(
                 if not ends:
                     raise InputError(f"release of {track}: not given; write YYYY-MM-DD")
                 debut, observed = max(ends), 0
-            parts.append((song_id, track, keys[song], region, debut, release, observed, song))
-    names = ["song_id", "track_id", "artist", "region", "debut", "release_date", "observed", "song"]
+            parts.append((song_id, track, keys[song], guests[song], region, debut, release, observed, song))
+    names = ["song_id", "track_id", "artist", "guests", "region", "debut", "release_date", "observed", "song"]
     rows = pd.DataFrame(parts, columns=names)
     debuts = rows["debut"].to_numpy().astype("datetime64[D]")
     # Where the release is unknown, a song that charts is taken to have been out for all of its first period.

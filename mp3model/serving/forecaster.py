@@ -38,7 +38,7 @@ from mp3model.tables.curves import CurveArrays, period_dates, taken
 from mp3model.tables.debuts import Debuts
 from mp3model.tables.folder import DatasetFolder, read_dataset
 from mp3model.tables.history import STATE_FEATURES, History, RegionStates, region_scales
-from mp3model.tables.tracks import artist_key, artist_keys
+from mp3model.tables.tracks import artist_key, artist_keys, guest_keys
 from mp3model.training.curves import stored_covariates
 from mp3model.training.forecasting import companion_of, pooled_rows, saved_model, scaled_as
 
@@ -422,7 +422,7 @@ class Forecaster:
         named = songs[songs["artist"].notna()]
         if base is None or earlier is not None or named.empty:
             return []
-        known = set(artist_keys(base.tracks))
+        known = {*artist_keys(base.tracks), *guest_keys(base.tracks).explode()}
         return [
             (
                 str(track),
@@ -602,9 +602,11 @@ def _cut(base: DatasetFolder, day: Any) -> DatasetFolder:
 
 
 def _related(base: DatasetFolder, rows: pd.DataFrame) -> DatasetFolder:
-    """The dataset's songs that a history is asked about: those of the rows, and their artists'."""
+    """The dataset's songs that a history is asked about: those of the rows, and those that credit the same people."""
     assert base.curves is not None
-    artists, songs = artist_keys(base.tracks).isin(rows["artist"]), base.tracks["song_id"].isin(rows["song_id"])
-    tracks = base.tracks[artists | songs].reset_index(drop=True)
+    people = {*rows["artist"], *rows["guests"].explode().dropna()}
+    artists, songs = artist_keys(base.tracks).isin(people), base.tracks["song_id"].isin(rows["song_id"])
+    guests = guest_keys(base.tracks).map(lambda named: not people.isdisjoint(named))
+    tracks = base.tracks[artists | guests | songs].reset_index(drop=True)
     curves = base.curves[base.curves["track_id"].isin(tracks["track_id"])].reset_index(drop=True)
     return replace(base, tracks=tracks, curves=curves)

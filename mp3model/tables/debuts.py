@@ -15,7 +15,7 @@ from mp3model.tables.curves import PERIOD_DAYS, CurveArrays, charted_rows, curve
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.history import same_period_last_year
 from mp3model.tables.splits import first_rows
-from mp3model.tables.tracks import artist_keys
+from mp3model.tables.tracks import artist_keys, guest_keys
 
 # How often rows of running songs are learnt from. Most songs that left the charts never return, so one of them counts
 # half of one on the chart; but in October and November, before the songs of Christmas come back, four times.
@@ -31,8 +31,9 @@ def debut_rows(dataset: DatasetFolder, splits: pd.DataFrame | None = None) -> pd
         splits: `track_id, region, debut, split`; None takes the dataset's.
 
     Returns:
-        `song_id, track_id, artist` (its key), `region, debut, release_date, split`, sorted by song, region and debut.
-        The release is the earliest of the song's versions, no later than the debut.
+        `song_id, track_id, artist` (its key), `guests` (keys of whom else the track credits), `region, debut,
+        release_date, split`, sorted by song, region and debut. The release is the earliest of the song's versions, no
+        later than the debut.
     """
     splits = dataset.splits if splits is None else splits
     if splits is None:
@@ -40,7 +41,8 @@ def debut_rows(dataset: DatasetFolder, splits: pd.DataFrame | None = None) -> pd
     rows = splits.merge(dataset.tracks[["track_id", "song_id"]], on="track_id", how="left").join(
         _about_songs(dataset.tracks), on="song_id"
     )
-    rows = rows[["song_id", "track_id", "artist", "region", "debut", "release_date", "split"]]
+    rows = _with_guests(rows, dataset.tracks)
+    rows = rows[["song_id", "track_id", "artist", "guests", "region", "debut", "release_date", "split"]]
     return rows.sort_values(["song_id", "region", "debut"], kind="stable").reset_index(drop=True)
 
 
@@ -48,6 +50,11 @@ def _about_songs(tracks: pd.DataFrame) -> pd.DataFrame:
     """Each song's `artist` (its key) and earliest `release_date`."""
     tracks = tracks.assign(key=artist_keys(tracks))
     return tracks.groupby("song_id").agg(artist=("key", "first"), release_date=("release_date", "min"))
+
+
+def _with_guests(rows: pd.DataFrame, tracks: pd.DataFrame) -> pd.DataFrame:
+    """Rows with `guests` of their own track: another version may name people who joined the song later."""
+    return rows.assign(guests=rows["track_id"].map(pd.Series(guest_keys(tracks).to_numpy(), tracks["track_id"])))
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,9 @@ def running_rows(
         returning: Whether songs that are off the chart count.
 
     Returns:
-        `song_id, track_id, artist, region, debut, release_date, split, observed, cutoff, on_chart`, sorted by song,
-        region and debut: `debut` is the period after the origin, `cutoff` the origin, `observed` 0, `split` `none`.
+        `song_id, track_id, artist, guests, region, debut, release_date, split, observed, cutoff, on_chart`, sorted by
+        song, region and debut: `debut` is the period after the origin, `cutoff` the origin, `observed` 0, `split`
+        `none`.
 
     Raises:
         InputError: If no region has a chart on any of the days.
@@ -167,9 +175,9 @@ def _rows_of(dataset: DatasetFolder, found: _Candidates, **more: Any) -> pd.Data
         }
     ).join(_about_songs(dataset.tracks), on="song_id")
     period = np.timedelta64(PERIOD_DAYS[dataset.frequency], "D")
-    rows = rows.assign(debut=rows["cutoff"] + period, split="none", observed=0)
-    columns = ["song_id", "track_id", "artist", "region", "debut", "release_date", "split", "observed", "cutoff"]
-    rows = rows[[*columns, "on_chart"]].assign(**more)
+    rows = _with_guests(rows, dataset.tracks).assign(debut=rows["cutoff"] + period, split="none", observed=0)
+    columns = ["song_id", "track_id", "artist", "guests", "region", "debut", "release_date", "split", "observed"]
+    rows = rows[[*columns, "cutoff", "on_chart"]].assign(**more)
     return rows.sort_values(["song_id", "region", "debut"], kind="stable").reset_index(drop=True)
 
 

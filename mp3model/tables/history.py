@@ -26,7 +26,7 @@ from mp3model.tables.curves import (
 )
 from mp3model.tables.folder import DatasetFolder
 from mp3model.tables.splits import first_rows
-from mp3model.tables.tracks import artist_keys
+from mp3model.tables.tracks import artist_keys, guest_keys
 
 # A life's age beyond this many periods is told by its age alone.
 LIFE_PERIODS = 26
@@ -168,6 +168,7 @@ class Lives:
         debut: (n,) last day of the first charted period, days since 1970.
         floor: (n,) streams, the unit of scale of the life's values.
         features: (n, periods, features) as of each age, `LIFE_FEATURES` in log10 of floor units.
+        guest_life, guest: (m,) the lives whose track credits someone beside its main artist, and whom: a code.
         songs, artists, regions: Names.
     """
 
@@ -177,6 +178,8 @@ class Lives:
     debut: np.ndarray
     floor: np.ndarray
     features: np.ndarray
+    guest_life: np.ndarray
+    guest: np.ndarray
     songs: pd.Index
     artists: pd.Index
     regions: pd.Index
@@ -363,6 +366,11 @@ class History:
         self._by_song = Related(lives.song, lives.debut)
         self._by_artist_here = Related(lives.artist * regions + lives.region, lives.debut)
         self._by_artist = Related(lives.artist, lives.debut)
+        # Who is credited for which life: main artists, then guests.
+        life = self._credit_life = np.append(np.arange(len(lives.debut)), lives.guest_life)
+        credited = np.append(lives.artist, lives.guest)
+        self._by_credit_here = Related(credited * regions + lives.region[life], lives.debut[life])
+        self._by_credit = Related(credited, lives.debut[life])
 
     def life_features(self, lives: np.ndarray, cutoff: np.ndarray) -> np.ndarray:
         """(rows, most) lives and (rows,) cut-off days → (rows, most, features) as of them; 0 where there is no life."""
@@ -396,6 +404,25 @@ class History:
         song, here = self.lives.songs.get_indexer(songs), self.lives.regions.get_indexer(regions)
         other = (_codes(self.lives.song, lives) != song[:, None]) & (_codes(self.lives.region, lives) != here[:, None])
         return _packed(lives, (lives >= 0) & other, most)
+
+    def credited(
+        self, artists: Any, songs: Any, regions: Any, cutoff: np.ndarray, most: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lives of other songs that credit each row's artist, as main artist or as guest: here, in other regions.
+
+        Each (rows, at most `most`), latest first.
+        """
+        lives = self.lives
+        artist, here = lives.artists.get_indexer(artists), lives.regions.get_indexer(regions)
+        song = lives.songs.get_indexer(songs)[:, None]
+        group = np.where((artist >= 0) & (here >= 0), artist * len(lives.regions) + here, -1)
+        near = _codes(self._credit_life, self._by_credit_here.recent(group, cutoff, most))
+        all_over = _codes(self._credit_life, self._by_credit.recent(artist, cutoff, most))
+        far = _codes(lives.region, all_over) != here[:, None]
+        return (
+            _packed(near, (near >= 0) & (_codes(lives.song, near) != song), most),
+            _packed(all_over, (all_over >= 0) & (_codes(lives.song, all_over) != song) & far, most),
+        )
 
 
 def _codes(codes: np.ndarray, lives: np.ndarray) -> np.ndarray:
@@ -453,9 +480,29 @@ def _lives(dataset: DatasetFolder, scales: dict[str, float]) -> Lives:
     keys = artist_keys(dataset.tracks)
     by_song = pd.Series(keys.to_numpy(), index=dataset.tracks["song_id"]).groupby(level=0).first()
     song, songs = pd.factorize(first["song_id"])
-    artist, artists = pd.factorize(first["song_id"].map(by_song))
+    # Of the track that the life began with: a later version may name people who joined the song then.
+    by_track = pd.Series(guest_keys(dataset.tracks).to_numpy(), dataset.tracks["track_id"])
+    named = first["track_id"].map(by_track).explode().dropna()
+    main = first["song_id"].map(by_song)
+    artist, artists = pd.factorize(pd.concat([main, named]))
+    artist, guest = artist[: len(main)], artist[len(main) :]
+    guest_life = named.index.to_numpy(dtype=np.int64)
+    # Versions of a song may differ in whom they name first.
+    other = guest != artist[guest_life]
     region, regions = pd.factorize(first["region"], sort=True)
-    return Lives(song, artist, region, day, floor, features, pd.Index(songs), pd.Index(artists), pd.Index(regions))
+    return Lives(
+        song,
+        artist,
+        region,
+        day,
+        floor,
+        features,
+        guest_life[other],
+        guest[other],
+        pd.Index(songs),
+        pd.Index(artists),
+        pd.Index(regions),
+    )
 
 
 def life_floors(dataset: DatasetFolder, rows: pd.DataFrame, before: np.ndarray, scales: dict[str, float]) -> np.ndarray:

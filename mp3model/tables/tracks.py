@@ -1,16 +1,20 @@
-"""Track texts in, comparable values out: release dates to the day, month or year, a key for the main artist."""
+"""Track texts in, comparable values out: release dates to the day, month or year, keys for whoever is credited."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
+import numpy as np
 import pandas as pd
 
 from mp3model.tables.schema import DATE_UNIT, EARLIEST_DATE, LATEST_DATE
+from mp3model.tables.titles import parse_title
 
 _DATE = r"^\s*(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?(?:[T ].*)?\s*$"
-_FURTHER_ARTISTS = re.compile(r"[,;]|\s(?:feat|ft|featuring)\b", re.IGNORECASE)
+_FURTHER_ARTISTS = re.compile(r"[,;]|\s(?:feat|ft|featuring)\b\.?", re.IGNORECASE)
+# Without one of these a title names no guest, and need not be taken apart.
+_MAY_NAME_GUESTS = re.compile(r"[(\[（【{]|\s[-–—‐]|\b(?:feat|ft|featuring)\b", re.IGNORECASE)
 
 
 def release_window(text: pd.Series) -> pd.DataFrame:
@@ -48,3 +52,28 @@ def artist_keys(tracks: pd.DataFrame) -> pd.Series:
     artists = tracks["artist"]
     keys = artists.map({name: artist_key(name) for name in artists.dropna().unique()})
     return keys.where(keys.notna() & (keys != ""), "song:" + tracks["song_id"])
+
+
+def guest_keys(tracks: pd.DataFrame) -> pd.Series:
+    """Artist keys of whom each track credits beside its main artist: tuples, index of `tracks`.
+
+    They are the further names of the credit, in its order, then those that the title names as guests, by name.
+
+    Args:
+        tracks: `artist` and `title`, either of them missing or not.
+    """
+    texts = pd.DataFrame({name: tracks[name].astype(object) for name in ("artist", "title")})
+    texts = texts.where(texts.notna(), "")
+    found = {pair: _guests(*pair) for pair in set(texts.itertuples(index=False, name=None))}
+    keys = np.empty(len(texts), dtype=object)
+    keys[:] = [found[pair] for pair in texts.itertuples(index=False, name=None)]
+    return pd.Series(keys, index=tracks.index)
+
+
+def _guests(artist: str, title: str) -> tuple[str, ...]:
+    main = artist_key(artist)
+    named = [artist_key(name) for name in _FURTHER_ARTISTS.split(artist)[1:]]
+    if _MAY_NAME_GUESTS.search(title):
+        named += sorted(parse_title(title).guests)
+    # Each once, in order.
+    return tuple(key for key in dict.fromkeys(named) if key not in ("", main))
