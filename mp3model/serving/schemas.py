@@ -256,8 +256,7 @@ def _fields(known: Sequence[str], limits: Limits, horizon: int) -> dict[str, Any
         "regions": _several(region, limits.regions)
         | {"uniqueItems": True, "description": "none is all that are known"},
         "release_date": {"anyOf": [day, _several(day, limits.dates)], "description": "period 0 holds it"},
-        "artist": names
-        | {"description": "whose song it is, guests after a comma; found in dataset or history"},
+        "artist": names | {"description": "whose song it is, guests after a comma; found in dataset or history"},
         "history": rows
         | {"items": {"type": "object"} | past, "description": "the artist's earlier songs; rows, or CSV as text"},
         "observed": rows
