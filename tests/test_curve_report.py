@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def test_the_table_shows_the_reports_numbers_and_fits_a_screen():
     assert any(line.startswith("last week ") for line in first.splitlines())
     assert any(line.startswith("MP3 less last week: CRPS -") for line in first.splitlines())
     assert f"80 % intervals cover {100 * scores['calibration']['cov80']:.1f} %" in first
+    assert re.search(r"80 % intervals, tenth of which .+ of 2 regions from 75 to 85 %", first)
     assert max(len(line) for line in table.splitlines()) <= 160
     # Columns stand below each other.
     head, *rows = first.splitlines()[1:4]
@@ -181,10 +183,14 @@ def test_a_forecast_that_draws_the_truth_is_calibrated_and_one_too_narrow_is_not
     assert found["pit_deviation"] < found["pit_luck"] < 0.02
     assert found["cov80"] == pytest.approx(0.8, abs=0.03)
     assert set(found["cov80_regions"]) == {"US", "GB", "BR"}
-    assert found["cov80_top"] < found["cov80"]
+    # Of those that had most, a right forecast covers few; of those of which most was foretold, as many as of others.
+    assert found["cov80_top"] < 0.6
+    assert found["cov80_top_if_right"] == pytest.approx(found["cov80_top"], abs=0.06)
+    assert found["cov80_foretold"] == pytest.approx(0.8, abs=0.05)
     worse = calibration_of(narrow, true, regions, artists)
     assert worse["pit_deviation"] > 0.1 > worse["pit_luck"]
     assert worse["cov80"] < 0.5
+    assert worse["cov80_top_if_right"] > worse["cov80_top"] + 0.1
     # Much of the mass at zero is no fault.
     zeros = calibration_of(np.where(good < 1, 0, good), np.where(true < 1, 0, true), regions, artists)
     assert zeros["pit_deviation"] < 0.02

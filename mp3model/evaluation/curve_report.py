@@ -84,34 +84,53 @@ def calibration_of(
 
     Args:
         totals: (n, paths) sampled streams of the periods after the observed ones.
-        true: (n,) what happened; NaN rows are left out.
+        true: (n,) what happened; NaN rows are left out, and one at least is known.
         regions: (n,) names.
         artists: (n,) whose rows luck moves together.
         seed: Of the randomised PIT, and of the draws that tell what luck would do.
 
     Returns:
         `pit_deviation` (largest distance of a decile from uniform), `pit_luck` (what luck alone would explain of it),
-        `cov80` over all, `cov80_regions` a region with at least 30 rows, `cov80_top` of the tenth of the rows with most
-        streams in their region.
+        `cov80` over all, `cov80_regions` a region with at least 30 rows, `cov80_foretold` of the tenth of the rows in
+        their region of which most was foretold (the median), `cov80_top` of the tenth that had most. Who looks at those
+        that had most looks at surprises: `cov80_top_if_right` is what it would be if what happens were a draw from
+        these very forecasts, and so what a right forecast that knows no more would have.
     """
     known = np.isfinite(true)
     totals, true, regions, artists = totals[known], true[known], regions[known], artists[known]
-    low, high = np.quantile(totals, [0.1, 0.9], axis=1)
+    low, median, high = np.quantile(totals, [0.1, 0.5, 0.9], axis=1)
     inside = covered(true, low, high)
-    by_region, top = {}, np.zeros(len(true), bool)
+    by_region = {}
     for region in sorted(set(regions)):
         at = np.flatnonzero(regions == region)
         if len(at) >= MINIMUM_CURVES:
             by_region[str(region)] = float(inside[at].mean())
-        top[at[true[at] >= np.quantile(true[at], 0.9)]] = True
     pit = randomised_pit(true, totals, seed)
     return {
         "pit_deviation": pit_deviation(pit),
         "pit_luck": pit_luck(pit, artists, seed),
         "cov80": float(inside.mean()),
         "cov80_regions": by_region,
-        "cov80_top": float(inside[top].mean()) if top.any() else None,
+        "cov80_foretold": float(inside[_top_tenth(median, regions)].mean()),
+        "cov80_top": float(inside[_top_tenth(true, regions)].mean()),
+        "cov80_top_if_right": _top_if_right(totals, low, high, regions, seed),
     }
+
+
+def _top_tenth(values: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Which rows are among the largest tenth of their region: (n,) booleans."""
+    top = np.zeros(len(values), bool)
+    for region in set(regions):
+        at = np.flatnonzero(regions == region)
+        top[at[values[at] >= np.quantile(values[at], 0.9)]] = True
+    return top
+
+
+def _top_if_right(totals: np.ndarray, low: np.ndarray, high: np.ndarray, regions: np.ndarray, seed: int) -> float:
+    """What is covered of the top tenth, the mean over twenty worlds in which one path of each row comes true."""
+    drawn = np.random.default_rng(seed).integers(totals.shape[1], size=(20, len(totals)))
+    worlds = [totals[np.arange(len(totals)), paths] for paths in drawn]
+    return float(np.mean([covered(world, low, high)[_top_tenth(world, regions)].mean() for world in worlds]))
 
 
 def add_skill(
@@ -203,7 +222,18 @@ def _section(report: dict[str, Any], split: str, target: str, system: str) -> st
             f"largest distance of a PIT decile from uniform {pit_cell(calibration)}; 80 % intervals cover "
             f"{100 * calibration['cov80']:.1f} %"
         )
+        lines.append(f"80 % intervals, {_parts_covered(calibration)}")
     return "\n".join(lines)
+
+
+def _parts_covered(calibration: Mapping[str, Any]) -> str:
+    """Where 80 % intervals hold and where not: among what was foretold to be large, what was large, and by region."""
+    shares = [calibration[name] for name in ("cov80_foretold", "cov80_top", "cov80_top_if_right")]
+    foretold, top, right = (f"{100 * share:.0f} %" for share in shares)
+    line = f"tenth of which most was foretold {foretold}; tenth that had most {top}, if forecasts were right {right}"
+    regions = calibration["cov80_regions"].values()
+    near = sum(abs(share - 0.8) <= 0.05 for share in regions)
+    return line + (f"; {near} of {len(regions)} regions from 75 to 85 %" if regions else "")
 
 
 def pit_cell(calibration: Mapping[str, Any]) -> str:

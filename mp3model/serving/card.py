@@ -479,9 +479,11 @@ def _limits(run: _Run) -> str:
         )
     calibration = run.report.get("test", {}).get("total", {}).get("calibration") or {}
     if calibration.get("cov80_top") is not None:
-        lines.append(
-            f"Of the tenth of songs with most streams the 80 % intervals at debut hold {calibration['cov80_top']:.0%}."
-        )
+        held, right = calibration["cov80_top"], calibration.get("cov80_top_if_right")
+        line = f"Of the tenth of songs with most streams the 80 % intervals at debut hold {held:.0%}"
+        if right is not None:
+            line += f"; a right forecast that knows no more would hold {right:.0%}"
+        lines.append(f"{line}.")
     notes = run.report.get("notes") or []
     lines += [str(note) for note in ([notes] if isinstance(notes, str) else notes)]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
