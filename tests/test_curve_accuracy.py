@@ -28,7 +28,7 @@ from mp3model.evaluation.accuracy import (
     weighted_quantile_loss,
 )
 from mp3model.evaluation.bootstrap import paired_row_difference
-from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, pit_luck, randomised_pit
+from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, pit_luck, pit_tenths
 from mp3model.evaluation.curve_scores import curve_draws, differences_of, known_draws, score_curves
 from mp3model.files import InputError
 
@@ -361,36 +361,50 @@ def test_the_transform_of_a_calibrated_forecast_is_uniform_with_mass_points():
     generator = np.random.default_rng(0)
     # Two thirds of all outcomes are exactly 0, as of songs off the chart.
     draws = np.where(generator.random((20_000, 10)) < 0.67, 0.0, generator.gamma(1, 1, (20_000, 10)))
-    pit = randomised_pit(draws[:, 0], draws[:, 1:], seed=1)
-    assert scipy.stats.kstest(pit, "uniform").pvalue > 0.01
-    assert pit_deviation(pit) < 0.01
-    narrow = randomised_pit(generator.normal(size=4000), 0.5 * generator.normal(size=(4000, 30)))
+    tenths = pit_tenths(draws[:, 0], draws[:, 1:])
+    assert tenths.sum(axis=1) == pytest.approx(np.ones(20_000))
+    assert pit_deviation(tenths) < 0.01
+    narrow = pit_tenths(generator.normal(size=4000), 0.5 * generator.normal(size=(4000, 30)))
     assert pit_deciles(narrow)[[0, 9]].min() > 0.2
-    assert (randomised_pit(draws[:, 0], draws[:, 1:], seed=1) == pit).all()
-    assert (randomised_pit(draws[:, 0], draws[:, 1:], seed=2) != pit).all()
+
+
+def test_the_tenths_are_what_transforms_with_random_ties_fall_into_in_the_mean():
+    generator = np.random.default_rng(0)
+    true, samples = generator.poisson(1, 40), generator.poisson(1, (40, 12))
+    below, equal = ((samples < true[:, None]).sum(axis=1), (samples == true[:, None]).sum(axis=1))
+    randomised = (below + generator.random((20_000, 40)) * (equal + 1)) / 13
+    counted = np.stack([(np.floor(randomised * 10) == tenth).mean(axis=0) for tenth in range(10)], axis=1)
+    assert pit_tenths(true, samples) == pytest.approx(counted, abs=0.02)
 
 
 def test_the_transform_says_which_tenth_of_nine_quantiles_holds_the_truth():
-    pit = randomised_pit([0.5, 1.5, 9.5], np.tile(np.arange(1.0, 10), (3, 1)))
-    assert np.floor(pit * 10).tolist() == [0, 1, 9]
-    tied = randomised_pit(np.zeros(3000), np.tile([0.0] * 4 + [1] * 5, (3000, 1)))
-    assert pit_deciles(tied)[:5] == pytest.approx(np.full(5, 0.2), abs=0.03)
-    assert np.isnan(randomised_pit([np.nan, 1.0], [[1.0, 2], [np.nan, 2]])).all()
-    assert pit_deciles([1.0, 0.0, 0.05, np.nan]).tolist() == pytest.approx([2 / 3, *[0] * 8, 1 / 3])
-    assert pit_deviation([0.55]) == pytest.approx(0.9)
-    assert np.isnan(pit_deciles([])).all()
+    tenths = pit_tenths([0.5, 1.5, 9.5], np.tile(np.arange(1.0, 10), (3, 1)))
+    assert tenths == pytest.approx(np.eye(10)[[0, 1, 9]])
+    tied = pit_tenths(np.zeros(1), np.array([[0.0] * 4 + [1] * 5]))
+    assert tied[0] == pytest.approx([0.2] * 5 + [0] * 5)
+    unknown = pit_tenths([np.nan, 1.0], [[1.0, 2], [np.nan, 2]])
+    assert np.isnan(unknown).all()
+    assert pit_deciles(np.concatenate([tenths, unknown])) == pytest.approx(tenths.mean(axis=0))
+    assert pit_deviation(tenths[:1]) == pytest.approx(0.9)
+    assert np.isnan(pit_deciles(unknown)).all()
 
 
 def test_luck_alone_explains_what_calibrated_forecasts_show_and_more_where_songs_go_together():
     generator = np.random.default_rng(0)
-    alone = pit_luck(generator.random(900), np.arange(900))
+
+    def drawn(n: int) -> np.ndarray:
+        return np.eye(10)[generator.integers(10, size=n)]
+
+    alone = pit_luck(drawn(900), np.arange(900))
     # Of 400 calibrated forecasts of 900 songs, one in twenty is further off.
-    further = np.mean([pit_deviation(generator.random(900)) > alone for _ in range(400)])
+    further = np.mean([pit_deviation(drawn(900)) > alone for _ in range(400)])
     assert 0.01 <= further <= 0.12
     # Nine rows an artist in one tenth tell as much as one does.
-    artists = generator.random(100)
-    together = pit_luck(np.repeat(artists, 9), np.repeat(np.arange(100), 9))
+    artists = drawn(100)
+    together = pit_luck(np.repeat(artists, 9, axis=0), np.repeat(np.arange(100), 9))
     assert together == pytest.approx(pit_luck(artists, np.arange(100)))
     assert together > 2 * alone
-    assert pit_luck([np.nan, *artists], ["unheard", *map(str, range(100))]) == pytest.approx(together)
+    assert pit_luck(np.stack([np.full(10, np.nan), *artists]), ["unheard", *map(str, range(100))]) == pytest.approx(
+        together
+    )
     assert pit_luck(artists, np.zeros(100)) is None

@@ -36,58 +36,58 @@ def interval_of(quantiles: Any, level: float = 0.8) -> tuple[np.ndarray, np.ndar
     return ordered[..., 4 - round(steps)], ordered[..., 4 + round(steps)]
 
 
-def randomised_pit(true: Any, samples: Any, seed: int = 0) -> np.ndarray:
-    """Probability integral transform of the truth in a sampled forecast: (...), (..., m) → (...) from 0 to 1.
+def pit_tenths(true: Any, samples: Any) -> np.ndarray:
+    """Chances that the randomised PIT of each truth lies in each tenth of 0 to 1: (n,), (n, m) → (n, 10).
 
-    (samples below + U · (samples equal + 1)) / (m + 1) with U uniform. If the truth is one more draw from the forecast
-    this is uniform exactly, for any m and with any mass points (weeks off the chart are exactly 0): ties are broken at
-    random (Czado, Gneiting and Held 2009).
+    The randomised probability integral transform is (samples below + U · (samples equal + 1)) / (m + 1) with U uniform.
+    If the truth is one more draw from the forecast it is uniform exactly, for any m and with any mass points: weeks off
+    the chart are exactly 0, and ties are broken at random. These are its means over U (the non-randomised PIT of Czado,
+    Gneiting and Held 2009), so that no luck of ours is added to that of the songs.
 
     Args:
-        true: (...) values.
-        samples: (..., m). The nine quantiles do as well: the result then tells which tenth the truth fell into.
-        seed: of U.
+        true: (n,) values.
+        samples: (n, m). The nine quantiles do as well: they tell which tenth the truth fell into.
+
+    Returns:
+        Rows that add up to 1, or are NaN where the truth or a sample is.
     """
-    true, samples = np.asarray(true, dtype=float), np.asarray(samples, dtype=float)
-    below = (samples < true[..., None]).sum(axis=-1)
-    equal = (samples == true[..., None]).sum(axis=-1)
-    uniform = np.random.default_rng(seed).random(true.shape)
-    pit = (below + uniform * (equal + 1)) / (samples.shape[-1] + 1)
-    return np.where(np.isnan(true) | np.isnan(samples).any(axis=-1), np.nan, pit)
+    true, samples = np.asarray(true, dtype=float)[:, None], np.asarray(samples, dtype=float)
+    start, width = (samples < true).sum(axis=1), (samples == true).sum(axis=1) + 1
+    start, end = (each[:, None] / (samples.shape[1] + 1) for each in (start, start + width))
+    edges = np.linspace(0, 1, 11)
+    shared = np.minimum(end, edges[1:]) - np.maximum(start, edges[:-1])
+    unknown = np.isnan(true) | np.isnan(samples).any(axis=1, keepdims=True)
+    return np.where(unknown, np.nan, np.maximum(shared, 0) / (end - start))
 
 
-def pit_deciles(pit: Any) -> np.ndarray:
-    """Share of the transforms in each tenth of 0 to 1: any shape → (10,), each .1 if calibrated; NaN are left out."""
-    pit = np.ravel(np.asarray(pit, dtype=float))
-    pit = pit[~np.isnan(pit)]
-    counts = np.bincount(np.minimum(pit * 10, 9).astype(int), minlength=10)
-    return counts / len(pit) if len(pit) else np.full(10, np.nan)
+def pit_deciles(tenths: np.ndarray) -> np.ndarray:
+    """Share of the transforms in each tenth of 0 to 1: (n, 10) → (10,), each .1 if calibrated; NaN are left out."""
+    tenths = tenths[~np.isnan(tenths).any(axis=1)]
+    return tenths.mean(axis=0) if len(tenths) else np.full(10, np.nan)
 
 
-def pit_deviation(pit: Any) -> float:
+def pit_deviation(tenths: np.ndarray) -> float:
     """Largest distance of a decile's share from .1: 0 if calibrated, .9 if all transforms fall into one tenth."""
-    return float(np.abs(pit_deciles(pit) - 0.1).max())
+    return float(np.abs(pit_deciles(tenths) - 0.1).max())
 
 
-def pit_luck(pit: Any, artist: Any, seed: int = 0) -> float | None:
+def pit_luck(tenths: np.ndarray, artist: Any, seed: int = 0) -> float | None:
     """How large a `pit_deviation` luck alone would explain: exceeded by 1 in 20 calibrated forecasts of such songs.
 
     Bootstrap by artist of the deciles' shares, each less the share of the sample itself: songs of one artist, and one
     song's regions, fall into the same tenths together, so that fewer rows than there are tell something new.
 
     Args:
-        pit: (n,) transforms; NaN are left out.
+        tenths: (n, 10) of `pit_tenths`; NaN rows are left out.
         artist: (n,) whose rows are drawn together; a missing one is drawn alone.
         seed: Of the draws.
 
     Returns:
         The .95 quantile; None with fewer than two artists, of whom nothing can be drawn.
     """
-    pit = np.asarray(pit, dtype=float)
-    known = ~np.isnan(pit)
+    known = ~np.isnan(tenths).any(axis=1)
     draws = Draws(np.asarray(artist, dtype=object)[known], seed=seed)
     if draws.artists() < 2:
         return None
-    inside = np.minimum(pit[known] * 10, 9).astype(int)[:, None] == np.arange(10)
-    shares = draws.ratios(inside.astype(float), np.ones(inside.shape))
+    shares = draws.ratios(tenths[known], np.ones(tenths[known].shape))
     return float(np.quantile(np.abs(shares[1:] - shares[0]).max(axis=1), 0.95))

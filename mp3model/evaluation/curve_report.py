@@ -10,7 +10,7 @@ import pandas as pd
 
 from mp3model.evaluation.accuracy import MINIMUM_CURVES, QUANTILES, CurveForecasts, CurveTruth
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
-from mp3model.evaluation.coverage import covered, pit_deviation, pit_luck, randomised_pit
+from mp3model.evaluation.coverage import covered, pit_deviation, pit_luck, pit_tenths
 from mp3model.evaluation.curve_scores import Drawn, curve_draws, differences_of, known_draws, scores_of
 from mp3model.evaluation.scalar_scores import skill_scores
 from mp3model.tables.curves import log_streams
@@ -87,7 +87,7 @@ def calibration_of(
         true: (n,) what happened; NaN rows are left out, and one at least is known.
         regions: (n,) names.
         artists: (n,) whose rows luck moves together.
-        seed: Of the randomised PIT, and of the draws that tell what luck would do.
+        seed: Of the draws that tell what luck would do, and what would be covered were the forecasts right.
 
     Returns:
         `pit_deviation` (largest distance of a decile from uniform), `pit_luck` (what luck alone would explain of it),
@@ -105,10 +105,10 @@ def calibration_of(
         at = np.flatnonzero(regions == region)
         if len(at) >= MINIMUM_CURVES:
             by_region[str(region)] = float(inside[at].mean())
-    pit = randomised_pit(true, totals, seed)
+    tenths = pit_tenths(true, totals)
     return {
-        "pit_deviation": pit_deviation(pit),
-        "pit_luck": pit_luck(pit, artists, seed),
+        "pit_deviation": pit_deviation(tenths),
+        "pit_luck": pit_luck(tenths, artists, seed),
         "cov80": float(inside.mean()),
         "cov80_regions": by_region,
         "cov80_foretold": float(inside[_top_tenth(median, regions)].mean()),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mp3model.evaluation.accuracy import CurveForecasts, CurveTruth, curve_row_scores
 from mp3model.evaluation.bootstrap import Draws, interval_of_draws, paired_row_difference
-from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, pit_luck, randomised_pit
+from mp3model.evaluation.coverage import covered, interval_of, pit_deciles, pit_deviation, pit_luck, pit_tenths
 from mp3model.tables.curves import PERIOD_DAYS, period_dates
 from mp3model.tables.debuts import Debuts
 from mp3model.tables.folder import DatasetFolder
@@ -230,7 +230,7 @@ def reliability(truth: CurveTruth, forecasts: CurveForecasts, observed: int, see
         truth: What happened.
         forecasts: With quantiles; without any the answer is None.
         observed: Periods known.
-        seed: Breaks ties: many sums are exactly 0, and so are quantiles.
+        seed: Of the draws that tell what luck would do.
 
     Returns:
         `n`, `coverage` (nominal level → share), `pit` (ten shares, each .1 if calibrated), `pit_deviation`, the largest
@@ -243,13 +243,13 @@ def reliability(truth: CurveTruth, forecasts: CurveForecasts, observed: int, see
     true, quantiles = true[known], np.sort(np.asarray(forecasts.quantiles, dtype=float)[known], axis=1)
     if not len(true):
         return None
-    pit = randomised_pit(true, quantiles, seed)
+    tenths = pit_tenths(true, quantiles)
     return {
         "n": len(true),
         "coverage": {f"{level:.1f}": float(covered(true, *interval_of(quantiles, level)).mean()) for level in NOMINAL},
-        "pit": [float(share) for share in pit_deciles(pit)],
-        "pit_deviation": pit_deviation(pit),
-        "pit_luck": pit_luck(pit, np.asarray(truth.artist, dtype=object)[known], seed),
+        "pit": [float(share) for share in pit_deciles(tenths)],
+        "pit_deviation": pit_deviation(tenths),
+        "pit_luck": pit_luck(tenths, np.asarray(truth.artist, dtype=object)[known], seed),
     }
 
 
