@@ -321,7 +321,12 @@ def fit_calibration(forecaster: PathForecaster, held_out: Debuts, observed: Sequ
         known = np.isfinite(remaining)
         sets.append(
             CalibrationSet(
-                values[known], scale["threshold"][known], rows["region"].to_numpy()[known], k, remaining[known]
+                values[known],
+                scale["threshold"][known],
+                rows["region"].to_numpy()[known],
+                rows["artist"].to_numpy()[known],
+                k,
+                remaining[known],
             )
         )
     return PathCalibration.fit(sets)
