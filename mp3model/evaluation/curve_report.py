@@ -222,16 +222,19 @@ def _section(report: dict[str, Any], split: str, target: str, system: str) -> st
             f"largest distance of a PIT decile from uniform {pit_cell(calibration)}; 80 % intervals cover "
             f"{100 * calibration['cov80']:.1f} %"
         )
-        lines.append(f"80 % intervals, {_parts_covered(calibration)}")
+        lines.append(f"80 % intervals, {_parts_covered(calibration, by_region=target == 'total')}")
     return "\n".join(lines)
 
 
-def _parts_covered(calibration: Mapping[str, Any]) -> str:
-    """Where 80 % intervals hold and where not: among what was foretold to be large, what was large, and by region."""
+def _parts_covered(calibration: Mapping[str, Any], by_region: bool) -> str:
+    """Where 80 % intervals hold and where not: among what was foretold to be large, what was large, and by region.
+
+    Not by region once weeks are seen: where half of the songs are gone for good, intervals that are right hold more.
+    """
     shares = [calibration[name] for name in ("cov80_foretold", "cov80_top", "cov80_top_if_right")]
     foretold, top, right = (f"{100 * share:.0f} %" for share in shares)
     line = f"tenth of which most was foretold {foretold}; tenth that had most {top}, if forecasts were right {right}"
-    regions = calibration["cov80_regions"].values()
+    regions = calibration["cov80_regions"].values() if by_region else []
     near = sum(abs(share - 0.8) <= 0.05 for share in regions)
     return line + (f"; {near} of {len(regions)} regions from 75 to 85 %" if regions else "")
 
