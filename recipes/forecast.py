@@ -84,7 +84,7 @@ from mp3model.tables.folder import read_dataset  # noqa: E402
 from mp3model.tables.splits import first_rows  # noqa: E402
 from mp3model.training.curves import descriptor_table  # noqa: E402
 from mp3model.training.forecasting import forecaster_of  # noqa: E402
-from mp3model.training.runs import check_bounds, must_use_cpu  # noqa: E402
+from mp3model.training.runs import begin_run, check_bounds, end_run  # noqa: E402
 
 TABLES = ("forecasts", "popularity", "paths")
 # Shards of which the tables are written.
@@ -99,7 +99,7 @@ def main() -> None:
     """Units in shards, each written whole; then the shards joined in order."""
     folder = Path(arguments.output_dir)
     multiply_alike_everywhere()
-    accelerator = Accelerator(cpu=must_use_cpu())
+    accelerator = begin_run()
     transformers_logging.disable_progress_bar()
     with errors_in_one_line(speak=accelerator.is_main_process):
         check_bounds(arguments, {"samples": (1, None), "observed": (0, None), "shard": (1, None), "windows": (1, None)})
@@ -112,7 +112,7 @@ def main() -> None:
             if accelerator.is_main_process:
                 shutil.rmtree(folder / JOINED, ignore_errors=True)
             accelerator.print(f"{folder} is finished")
-            accelerator.end_training()
+            end_run(accelerator)
             return
         record = folder / "arguments.json"
         if (folder / "shards").exists() and not arguments.resume:
@@ -138,8 +138,7 @@ def main() -> None:
             written = join_shards(folder, -(-len(units) // arguments.shard))
             print(f"{len(units)} song(s): {', '.join(map(str, written))}")
             say_rejected(folder, len(units))
-    # A process that exits with its group's threads at work may be aborted by them.
-    accelerator.end_training()
+    end_run(accelerator)
 
 
 def of_dataset() -> tuple[list[str], Shard]:

@@ -198,10 +198,11 @@ from mp3model.training.batches import (  # noqa: E402
 )
 from mp3model.training.guards import StepGuard, refuse_without_validation  # noqa: E402
 from mp3model.training.runs import (  # noqa: E402
+    begin_run,
     check_bounds,
     claim_folder,
+    end_run,
     give_memory_back,
-    must_use_cpu,
     read_or_make,
 )
 
@@ -278,8 +279,7 @@ def main() -> None:
     folder = Path(train_arguments.output_dir)
     with errors_in_one_line():
         check_arguments()
-    accelerator = Accelerator(
-        cpu=must_use_cpu(),
+    accelerator = begin_run(
         mixed_precision=train_arguments.precision,
         log_with=train_arguments.tracker,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "tracker")),
@@ -288,7 +288,7 @@ def main() -> None:
     with errors_in_one_line(speak=accelerator.is_main_process):
         if train_arguments.resume and (folder / "report.json").is_file():
             accelerator.print(f"{folder} is finished:\n\n{(folder / TABLE).read_text()}")
-            accelerator.end_training()
+            end_run(accelerator)
             return
         arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
         claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
@@ -301,7 +301,7 @@ def main() -> None:
             )
         accelerator.init_trackers("mp2")
         run(dataset, AudioBank(dataset.path), folder, accelerator)
-    accelerator.end_training()
+    end_run(accelerator)
 
 
 def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Accelerator) -> None:

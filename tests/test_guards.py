@@ -162,37 +162,45 @@ def test_the_weights_of_the_start_are_never_passed_off_as_the_best(tmp_path):
 
 
 TWO_PROCESSES = """
+import os
 import sys
 from pathlib import Path
 import torch
-from accelerate import Accelerator
 from torch import nn
 from mp3model.training.guards import StepGuard
+from mp3model.training.runs import begin_run, end_run
 
-accelerator = Accelerator(cpu=True)
-torch.manual_seed(0)
-model = nn.Linear(3, 1)
-learner, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.1))
-guard = StepGuard(accelerator, optimizer, 3, lambda step: [], Path(sys.argv[1]))
-told = []
-for step in range(4):
-    loss = learner(torch.ones(2, 3) * (accelerator.process_index + 1)).square().mean()
-    accelerator.backward(loss)
-    norm = accelerator.clip_grad_norm_(learner.parameters(), 1.0)
-    # Only the loss of the second process is not finite, and no gradient tells.
-    lost = float("nan") if step == 2 and accelerator.process_index else 0.0
-    told.append(guard.step(step, loss.detach() + lost, norm))
-    optimizer.zero_grad()
-weights = torch.cat([value.flatten() for value in model.state_dict().values()])
-together = accelerator.gather(weights[None])
-assert torch.equal(together[0], together[1]), together
-assert [bool(value.isnan()) for value in told] == [False, False, True, False]
-assert guard.state() == {"skipped_steps": 1, "skipped_in_a_row": 0}
-mean = guard.mean_loss(told)
-assert mean == mean
+def train(accelerator):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    learner, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.1))
+    guard = StepGuard(accelerator, optimizer, 3, lambda step: [], Path(sys.argv[1]))
+    told = []
+    for step in range(4):
+        loss = learner(torch.ones(2, 3) * (accelerator.process_index + 1)).square().mean()
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(learner.parameters(), 1.0)
+        # Only the loss of the second process is not finite, and no gradient tells.
+        lost = float("nan") if step == 2 and accelerator.process_index else 0.0
+        told.append(guard.step(step, loss.detach() + lost, norm))
+        optimizer.zero_grad()
+    weights = torch.cat([value.flatten() for value in model.state_dict().values()])
+    together = accelerator.gather(weights[None])
+    assert torch.equal(together[0], together[1]), together
+    assert [bool(value.isnan()) for value in told] == [False, False, True, False]
+    assert guard.state() == {"skipped_steps": 1, "skipped_in_a_row": 0}
+    mean = guard.mean_loss(told)
+    assert mean == mean
+
+def threads():
+    tasks = Path("/proc/self/task")
+    return [name.read_text() for name in tasks.glob("*/comm")] if tasks.is_dir() else []
+
+accelerator = begin_run()
+train(accelerator)
+end_run(accelerator)
+assert not [name for name in threads() if "gloo" in name], threads()
 print("alike", flush=True)
-# A process that exits with its group's threads at work may be aborted by them.
-accelerator.end_training()
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,20 +10,43 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mp3model.files import InputError, write_json
 from mp3model.tables.folder import DatasetFolder, read_dataset
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def must_use_cpu() -> bool:
-    """Whether Accelerate has to be told to use the CPU: one of several processes on a machine without a GPU.
 
-    Otherwise it takes each process of torchrun for the only one.
+def begin_run(**settings: Any) -> Accelerator:
+    """The accelerator of a recipe; `end_run` is its end.
+
+    Args:
+        settings: Of `accelerate.Accelerator`, without `cpu`.
     """
     import torch
 
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    # Its functions' defaults keep the group of processes that there is when it is imported, as others do late, and with
+    # the group its threads.
+    import torch.distributed.nn
+    from accelerate import Accelerator
+
+    # Of several processes on a machine without a GPU Accelerate otherwise takes each for the only one.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(cpu=several and not torch.cuda.is_available(), **settings)
+
+
+def end_run(accelerator: Accelerator) -> None:
+    """Ends the trackers and the group of processes with its threads, by which one that exits earlier may be aborted.
+
+    Args:
+        accelerator: Of `begin_run`. Nothing may hold what it prepared any more.
+    """
+    # A learner of several processes keeps the group; Accelerate keeps the learner, which is part of cycles.
+    accelerator.free_memory()
+    gc.collect()
+    accelerator.end_training()
 
 
 def check_bounds(arguments: Any, bounds: Mapping[str, tuple[float, float | None]]) -> None:
