@@ -200,7 +200,7 @@ from mp3model.training.guards import StepGuard, refuse_without_validation  # noq
 from mp3model.training.runs import (  # noqa: E402
     begin_run,
     check_bounds,
-    claim_folder,
+    claimed_folder,
     end_run,
     give_memory_back,
     read_or_make,
@@ -291,16 +291,16 @@ def main() -> None:
             end_run(accelerator)
             return
         arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
-        claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
-        dataset = read_or_make(
-            data_arguments.data, data_arguments.songs, data_arguments.market_seed, folder, accelerator
-        )
-        if dataset.previews is None:
-            raise InputError(
-                f"{dataset.path}: no previews.parquet, so no audio; build it with python -m data_prep.build_bank"
+        with claimed_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator):
+            dataset = read_or_make(
+                data_arguments.data, data_arguments.songs, data_arguments.market_seed, folder, accelerator
             )
-        accelerator.init_trackers("mp2")
-        run(dataset, AudioBank(dataset.path), folder, accelerator)
+            if dataset.previews is None:
+                raise InputError(
+                    f"{dataset.path}: no previews.parquet, so no audio; build it with python -m data_prep.build_bank"
+                )
+            accelerator.init_trackers("mp2")
+            run(dataset, AudioBank(dataset.path), folder, accelerator)
     end_run(accelerator)
 
 
@@ -342,6 +342,9 @@ def run(dataset: DatasetFolder, bank: AudioBank, folder: Path, accelerator: Acce
         f"{', '.join(config.regions)}; {accelerator.num_processes} process(es), {accelerator.device.type}"
     )
     everyone = gather("train", "validation", "test")
+    artists = len(set(everyone.artists))
+    if folds and artists < max(folds, 3):
+        raise InputError(f"{folds} folds by artist need as many artists, at least 3; the data have {artists}")
     give_memory_back()
     features = mean_log_mel(everyone, bank, config, accelerator)
     model, epochs, skipped = fit(config, train, validation, bank, folder, accelerator)
@@ -697,9 +700,6 @@ def cross_validate(
 
     Another fold stops the training early.
     """
-    artists = len(set(songs.artists))
-    if artists < max(folds, 3):
-        raise InputError(f"{folds} folds by artist need as many artists, at least 3; the data have {artists}")
     fold = np.empty(len(songs), dtype=int)
     splitter = GroupKFold(folds, shuffle=True, random_state=train_arguments.seed)
     for number, (_, held_out) in enumerate(splitter.split(fold, groups=songs.artists)):

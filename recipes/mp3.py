@@ -224,7 +224,7 @@ from mp3model.training.guards import StepGuard, refuse_without_validation  # noq
 from mp3model.training.runs import (  # noqa: E402
     begin_run,
     check_bounds,
-    claim_folder,
+    claimed_folder,
     end_run,
     give_memory_back,
     read_or_make,
@@ -299,12 +299,12 @@ def main() -> None:
             end_run(accelerator)
             return
         arguments = arguments_as_dict(data_arguments, model_arguments, train_arguments)
-        claim_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator)
-        dataset = read_or_make(
-            data_arguments.data, data_arguments.songs, data_arguments.market_seed, folder, accelerator
-        )
-        accelerator.init_trackers("mp3")
-        run(dataset, folder, accelerator)
+        with claimed_folder(folder, arguments, MAY_CHANGE, train_arguments.resume, accelerator):
+            dataset = read_or_make(
+                data_arguments.data, data_arguments.songs, data_arguments.market_seed, folder, accelerator
+            )
+            accelerator.init_trackers("mp3")
+            run(dataset, folder, accelerator)
     end_run(accelerator)
 
 

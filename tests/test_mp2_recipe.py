@@ -223,7 +223,7 @@ def test_wrong_input_ends_with_one_line_that_names_it(small_dataset, tmp_path, w
     assert line.startswith("error: ")
     assert message in line
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "r" / "report.json").exists()
+    assert not (tmp_path / "r").exists()
 
 
 def test_help_is_quick_and_needs_no_torch():

@@ -315,7 +315,7 @@ def test_wrong_input_is_answered_in_one_line_and_leaves_nothing(words, message, 
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "r" / "report.json").exists()
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.fixture(scope="module")

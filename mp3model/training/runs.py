@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,13 @@ def check_bounds(arguments: Any, bounds: Mapping[str, tuple[float, float | None]
             raise InputError(f"--{name} {value}: it must be at least {lowest}{most}")
 
 
-def claim_folder(folder: Path, now: dict[str, Any], may_change: set[str], resume: bool, accelerator: Any) -> None:
+@contextmanager
+def claimed_folder(
+    folder: Path, now: dict[str, Any], may_change: set[str], resume: bool, accelerator: Any
+) -> Iterator[None]:
     """Records the run's arguments; never writes over another run, nor goes on with other arguments than at first.
+
+    Input that is refused before the run has written anything leaves no folder behind.
 
     Args:
         folder: The run folder.
@@ -83,7 +89,8 @@ def claim_folder(folder: Path, now: dict[str, Any], may_change: set[str], resume
     """
     record = folder / "arguments.json"
     used = (folder / "report.json").exists() or any(folder.glob("**/checkpoint-*"))
-    before = json.loads(record.read_text()) if record.is_file() else now
+    begun = record.is_file()
+    before = json.loads(record.read_text()) if begun else now
     accelerator.wait_for_everyone()
     if used and not resume:
         raise InputError(f"{folder} holds another run; go on with --resume, or name another --output_dir")
@@ -93,6 +100,12 @@ def claim_folder(folder: Path, now: dict[str, Any], may_change: set[str], resume
         raise InputError(f"--{name} {now[name]}: {folder} was begun with {before.get(name)}; resume with the same")
     if accelerator.is_main_process:
         write_json(record, now)
+    try:
+        yield
+    except InputError:
+        if accelerator.is_main_process and not begun and list(folder.iterdir()) == [record]:
+            shutil.rmtree(folder)
+        raise
 
 
 def give_memory_back() -> None:
