@@ -162,7 +162,6 @@ def test_the_weights_of_the_start_are_never_passed_off_as_the_best(tmp_path):
 
 
 TWO_PROCESSES = """
-import os
 import sys
 from pathlib import Path
 import torch

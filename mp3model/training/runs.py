@@ -104,7 +104,8 @@ def claimed_folder(
         yield
     except InputError:
         if accelerator.is_main_process and not begun and list(folder.iterdir()) == [record]:
-            shutil.rmtree(folder)
+            record.unlink()
+            folder.rmdir()
         raise
 
 
