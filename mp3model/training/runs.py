@@ -1,4 +1,4 @@
-"""What every recipe does before it learns: a run folder claimed, a dataset folder read or the simulated market made."""
+"""How a recipe's run begins and ends: its processes, its folder, a dataset folder read or the simulated market made."""
 
 from __future__ import annotations
 
