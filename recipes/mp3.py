@@ -135,8 +135,8 @@ class TrainArguments:
     first_period: float = field(
         default=1.0,
         metadata={
-            "help": "How often the first period to forecast counts in training beside a later one: what is known of a "
-            "song before it speaks there; later ones hang on the one before."
+            "help": "How often a debut's first period to forecast counts in training beside a later one: what is known "
+            "of a song before it speaks there; later ones hang on the one before."
         },
     )
     running: float = field(

@@ -14,6 +14,7 @@ from mp3model.model.covariates import (
     DAYS_BEFORE,
     GROUPS,
     LAST_YEAR_FEATURES,
+    PERIOD_FEATURES,
     RECORD_FEATURES,
     TOKEN_FEATURES,
     Covariates,
@@ -63,7 +64,7 @@ def test_arrays_have_the_shapes_that_are_promised(history, debuts):
         "value": (n, HORIZON),
         "state": (n, HORIZON),
         "threshold": (n, HORIZON),
-        "before": (n, 1, LAST_YEAR_FEATURES),
+        "before": (n, 1, PERIOD_FEATURES),
         "last_year": (n, HORIZON, LAST_YEAR_FEATURES),
         "running": (n,),
     }

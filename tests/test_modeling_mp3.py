@@ -63,7 +63,7 @@ def batch_of(observed: Any = None, held: bool = False) -> dict[str, torch.Tensor
     batch = tensors(only_observed(gathered) if held else gathered, torch.device("cpu"))
     batch["song"] = torch.arange(ROWS) % 3 - 1
     # These are debuts; every other one is told something of a year before all the same.
-    batch["last_year"][::2] = torch.tensor([0.4, 1.0, 0.0])
+    batch["last_year"][::2] = torch.tensor([0.4, 1.0, 0.0, 0.5, 0.2])
     batch["descriptors"] = torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(5))
     batch["descriptors"][::4] = torch.nan
     return batch
@@ -153,6 +153,11 @@ def test_only_the_first_period_to_forecast_counts_more_in_training():
         if observed < HORIZON:
             known[observed] *= 5
         assert torch.equal(weights[row], known)
+    # The first week of a song that has a past is a week like the others.
+    batch["running"] = torch.arange(ROWS) % 2 == 0
+    weights = period_weights(batch, 5.0)
+    assert torch.equal(weights[::2], alike[::2])
+    assert not torch.equal(weights[1::2], alike[1::2])
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -284,7 +289,7 @@ def test_a_song_of_which_nothing_is_observed_starts_on_the_chart(likelihood):
 
 def test_a_path_is_told_its_own_past_as_training_told_it():
     # Sampled with numbers, then scored by `probability_transform`: every period gives its number back.
-    model, batch = model_of(2), batch_of(2, held=True)
+    model, batch = model_of(3), batch_of(2, held=True)
     uniform = numbers(1)
     path = model.sample(batch, uniform)[:, 0]
     threshold = batch["last_threshold"][:, None]
@@ -310,7 +315,7 @@ def test_the_transform_is_uniform_for_the_models_own_paths(likelihood, members):
     from scipy.stats import kstest
 
     # A model half of whose periods lie below the chart.
-    model, paths = model_of(2, likelihood=likelihood, members=members), 150
+    model, paths = model_of(3, likelihood=likelihood, members=members), 150
     with torch.no_grad():
         # Members that hardly overlap: what one has foreseen the others have not.
         for place, member in enumerate(model.members):

@@ -105,7 +105,7 @@ def test_last_year_is_told_in_floor_units_of_the_cut_off():
     expected = np.zeros((12, 3))
     expected[:, 2] = 1
     expected[6:8] = [[np.log10(1000 / 200), 1, 0], [np.log10(2000 / 200), 1, 0]]
-    np.testing.assert_allclose(batch["last_year"][at], expected, atol=1e-6)
+    np.testing.assert_allclose(batch["last_year"][at][:, :3], expected, atol=1e-6)
     np.testing.assert_allclose(batch["before"][at], [[0, 0, 1]])
     assert batch["floor"][at] == 200
     evergreen = row(rows, "evergreen")
@@ -116,12 +116,41 @@ def test_a_gap_of_the_charts_and_unknown_streams_are_unknown():
     rows = running_rows(three_years(), ORIGIN)
     batch = told(three_years(), rows)
     at = row(rows, "bells", "GB")
-    told_last_year = batch["last_year"][at]
+    told_last_year = batch["last_year"][at][:, :3]
     # 20 December has no chart, on the 27th the song charted with unknown streams.
     assert told_last_year[6].tolist() == [0, 0, 0]
     assert told_last_year[7].tolist() == [0, 0, 0]
     assert told_last_year[5].tolist() == [0, 0, 1]
     assert batch["running"][at]
+
+
+def test_in_which_share_of_the_regions_with_a_chart_a_song_came_back_is_told_of_two_years():
+    rows = running_rows(three_years(), ORIGIN)
+    batch = told(three_years(), rows)
+    expected = np.zeros((12, 2))
+    # On 20 December 2018 the one region with a chart had the bells, a week later both had; the year before one of two.
+    expected[6:8] = [[1, 0], [1, 0.5]]
+    for region in ("US", "GB"):
+        np.testing.assert_allclose(batch["last_year"][row(rows, "bells", region)][:, 3:], expected)
+    shares = np.full((12, 2), 0.5)
+    shares[6, 0] = 1
+    np.testing.assert_allclose(batch["last_year"][row(rows, "evergreen")][:, 3:], shares)
+    # Known only once it is past: of two years ahead the first lies after the cut-off.
+    later = told(three_years(), rows, 60)["last_year"][row(rows, "evergreen")]
+    assert later[51, 3:].tolist() == [0.5, 0.5]
+    assert later[52, 3:].tolist() == [0, 0.5]
+
+
+def test_rows_of_a_region_without_a_chart_make_no_share_above_one():
+    dataset = three_years()
+    rows = running_rows(dataset, ORIGIN)
+    # The charts of GB begin in 2019; without any chart the regions are those that chart something.
+    late = dataset.charts[(dataset.charts["region"] == "US") | (dataset.charts["date"] >= "2019-01-01")]
+    for charts in (late, None):
+        other = replace(dataset, charts=charts)
+        history = History(other, {"GB": 100.0, "US": 100.0})
+        batch = Covariates(["GB", "US"], "W", 12, ("state", "past"), history.states, history).gather(rows)
+        np.testing.assert_allclose(batch["last_year"][row(rows, "bells")][6:8, 3:], [[1, 0], [1, 1]])
 
 
 def test_static_features_are_the_last_periods_and_sums_of_all():

@@ -30,15 +30,17 @@ TOKEN_FEATURES = len(LIFE_FEATURES) + 3
 PAST_PERIODS, PAST_TOTALS = 8, 6
 # Days that a song was out before its first period, the first day of each class.
 DAYS_BEFORE = np.array([0, 1, 2, 4, 7, 14, 21, 28, 91, 365])
-# Value, charted, below: of the same period last year.
-LAST_YEAR_FEATURES = 3
+# Of a period that was: value, charted, below. Of the same period last year also in which share of all regions the song
+# charted, then and a year before: what came back once, anywhere, comes back again.
+PERIOD_FEATURES = 3
+LAST_YEAR_FEATURES = PERIOD_FEATURES + 2
 # Static features a group has.
 STATIC_WIDTHS = {
     "artist": 27 + 2 * RECORD_FEATURES + 1 + 2 * RECORD_FEATURES,
     "regions": 12,
     "release": 8 + len(DAYS_BEFORE) + 7,
     "state": len(STATE_FEATURES),
-    "past": 3 * PAST_PERIODS + PAST_TOTALS,
+    "past": PERIOD_FEATURES * PAST_PERIODS + PAST_TOTALS,
 }
 
 
@@ -89,7 +91,8 @@ class Covariates:
             `token_known` (n, M), `floor` (n,) streams, `last_threshold` (n,), `observed` (n,), and of the curve, in
             log10 of floor units, `value`, `state` and `threshold` (n, H): all of the horizon, for training; what lies
             after the observed periods is masked by the decoder, or by `only_observed` before. With the past group
-            also `before` (n, 1, 3), `last_year` (n, H, 3) and `running` (n,) bool, see `Covariates.past`.
+            also `before` (n, 1, `PERIOD_FEATURES`), `last_year` (n, H, `LAST_YEAR_FEATURES`) and `running` (n,) bool,
+            see `Covariates.past`.
 
         Raises:
             InputError: If a region has no state on or before its cut-off, so that its scale is unknown.
@@ -114,8 +117,8 @@ class Covariates:
         }
         past = None
         if "past" in self.groups:
-            past, told, running = self.past(rows, floor)
-            batch |= {"before": told[:, :1], "last_year": told[:, 1:], "running": running}
+            past, before, last_year, running = self.past(rows, floor)
+            batch |= {"before": before, "last_year": last_year, "running": running}
         batch |= self._related(rows, cutoff, state, past)
         batch |= self._curve(curves, floor, len(rows))
         return batch
@@ -144,7 +147,7 @@ class Covariates:
         """The last day whose rows are past: before the first period asked for, and no later than the cut-off: (n,)."""
         return np.minimum(_days(rows["cutoff"]), _days(rows["debut"]) - PERIOD_DAYS[self.frequency])
 
-    def past(self, rows: pd.DataFrame, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def past(self, rows: pd.DataFrame, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What each song did in the region before its first period asked for: all 0 for a debut, which has no past.
 
         Values are in log10 of the row's own floor, the one that its curve is measured in: what is told of last year and
@@ -156,19 +159,23 @@ class Covariates:
             floor: (n,) unit of scale, streams.
 
         Returns:
-            Static features (n, 3 · `PAST_PERIODS` + `PAST_TOTALS`); value, charted and below (n, 1 + H, 3) of the
-            period before the first one asked for and of the same period a year earlier as each one asked for, all 0
-            where that is unknown or after the cut-off; and which rows have a past, (n,) bool.
+            Static features (n, `PERIOD_FEATURES` · `PAST_PERIODS` + `PAST_TOTALS`); of the period before the first one
+            asked for value, charted and below (n, 1, `PERIOD_FEATURES`); of the same period a year earlier as each one
+            asked for these, and which share of the regions with a chart charted the song then and another year earlier
+            (n, H, `LAST_YEAR_FEATURES`), all 0 where that is unknown or after the cut-off; and which rows have a past,
+            (n,) bool.
         """
         n, horizon = len(rows), self.horizon
+        last_year = np.zeros((n, horizon, LAST_YEAR_FEATURES), np.float32)
         if self.history is None:
-            shape = (n, 1 + horizon, LAST_YEAR_FEATURES)
-            return np.zeros((n, STATIC_WIDTHS["past"])), np.zeros(shape, np.float32), np.zeros(n, bool)
+            before = np.zeros((n, 1, PERIOD_FEATURES), np.float32)
+            return np.zeros((n, STATIC_WIDTHS["past"])), before, last_year, np.zeros(n, bool)
         weeks, period = self.history.weeks, PERIOD_DAYS[self.frequency]
         codes, until = weeks.codes(rows["song_id"], rows["region"]), self._before(rows)
         sums = weeks.until(codes, until)
         running = sums.charted > 0
-        asked = _days(same_period_last_year(period_dates(rows["debut"], horizon, self.frequency), self.frequency))
+        year_ago = same_period_last_year(period_dates(rows["debut"], horizon, self.frequency), self.frequency)
+        asked = _days(year_ago)
         before = _days(rows["debut"])[:, None] - period * np.arange(1, PAST_PERIODS + 1)
         day = np.concatenate([before, asked], axis=1)
         # Most rows of a training batch are debuts: only the others are looked up.
@@ -188,7 +195,11 @@ class Covariates:
         )
         static = np.concatenate([recent.reshape(n, -1), totals], axis=1) * running[:, None]
         told = np.stack([value, on_chart, below], axis=-1)
-        return static, np.delete(told, slice(1, PAST_PERIODS), axis=1), running
+        last_year[..., :PERIOD_FEATURES] = told[:, PAST_PERIODS:]
+        for years, days in enumerate((asked, _days(same_period_last_year(year_ago, self.frequency)))):
+            known = days[at] <= until[at, None]
+            last_year[at, :, PERIOD_FEATURES + years] = weeks.spread_at(codes[at], days[at]) * known
+        return static, told[:, :1], last_year, running
 
     def _growth(self, rows: pd.DataFrame, until: np.ndarray, floor: np.ndarray) -> np.ndarray:
         """log10 of the floor over that of a year before, 0 where none was on hand then: (n,)."""

@@ -432,11 +432,13 @@ def period_weights(batch: Batch, first: float) -> Tensor:
 
     Args:
         batch: As for `MP3Model.forward`.
-        first: What the first period after the observed ones counts; a later one counts 1.
+        first: What the first period after the observed ones counts; a later one counts 1, and so does each of a song
+            that has a past, whose first period is a week like the others.
     """
     known = _known_later(batch)
     at = torch.arange(known.shape[1], device=known.device)
-    return known * torch.where(at == batch["observed"][:, None], first, 1.0)
+    begins = (at == batch["observed"][:, None]) & begins_on_chart(batch)[:, None]
+    return known * torch.where(begins, first, 1.0)
 
 
 def _step(value: Tensor, flag: Tensor, before: Tensor, flag_before: Tensor) -> Tensor:

@@ -258,12 +258,21 @@ class Weeks:
         self.key, version_of = np.unique(key, return_inverse=True)
         # Versions are added up; NaN in any of them makes the sum NaN.
         self.streams = np.bincount(version_of, streams[kept], len(self.key)).astype(np.float32)
-        self._sum(np.bincount(version_of, charted[kept], len(self.key)) > 0)
+        on_chart = np.bincount(version_of, charted[kept], len(self.key)) > 0
+        self._sum(on_chart)
+        # Songs and days, and in how many regions a song charted that day: it matters of songs that come back.
+        pair, offset = np.divmod(self.key[on_chart], self.width)
+        song_day = pair // max(len(regions), 1) * self.width + offset
+        self.spread_key, self.spread = np.unique(song_day, return_counts=True)
         self.charts: np.ndarray | None = None
         if dataset.charts is not None:
             place, dates = _places(regions, dataset.charts["region"]), _days(dataset.charts["date"])
             inside = (place >= 0) & (dates >= self.first_day) & (dates - self.first_day < self.width - 2)
             self.charts = np.sort(place[inside] * self.width + (dates[inside] - self.first_day + 1))
+        with_chart = (
+            np.unique(pair % max(len(regions), 1) * self.width + offset) if self.charts is None else self.charts
+        )
+        self.regions_on = np.bincount(with_chart % self.width, minlength=self.width)
 
     def _sum(self, on_chart: np.ndarray) -> None:
         """Peak, total and number of charted periods of each song and region up to and with each row."""
@@ -306,6 +315,19 @@ class Weeks:
             on_hand = _place(self.charts, np.where(codes >= 0, chart, -1)) >= 0
         empty = np.where(on_hand, BELOW, UNKNOWN)
         return streams, np.where(found, np.where(np.isnan(streams), UNKNOWN, OBSERVED), empty).astype(np.int8)
+
+    def spread_at(self, codes: np.ndarray, day: np.ndarray) -> np.ndarray:
+        """Share of the regions with a chart on each day that charted the song: (n,), (n, periods) → (n, periods).
+
+        0 where no region has a chart. Whoever asks sees to it that no day lies after the cut-off.
+        """
+        codes = np.broadcast_to(codes[:, None], day.shape)
+        offset = self._offset(day)
+        place = _place(
+            self.spread_key, np.where(codes >= 0, codes // max(len(self.regions), 1) * self.width + offset, -1)
+        )
+        # Rows of a region without a chart that day may add to the count.
+        return np.minimum(np.append(self.spread, 0)[place] / np.maximum(self.regions_on[offset], 1), 1.0)
 
     def until(self, codes: np.ndarray, day: np.ndarray) -> Past:
         """What was known at the end of each day: (n,) codes, (n,) days."""
