@@ -19,6 +19,8 @@ from mp3model.tables.curves import BELOW, OBSERVED
 
 _LOG_SCALE_BOUNDS = (-4.5, 1.0)
 _BISECTIONS = 24
+# Normals around last year's value.
+_REPEATING = 2
 
 
 def normal_log_density(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -59,8 +61,9 @@ def begins_on_chart(batch: dict[str, Tensor]) -> Tensor:
 class AutoregressiveHead(nn.Module):
     """A mixture of normals for each period given the periods before it: (…, width) states → log weights, means, scales.
 
-    Means are measured from the last value on the curve, which is what a period is most like; of a song that charted in
-    the same period last year, from its value then, moved by how far the last period was from its own last year.
+    Means are measured from the last value on the curve, which is what a period is most like. A song that charted in the
+    same period last year has normals of its own around its value then, moved by how far the last period was from its
+    own last year: it goes on, or does as it did, and the weights say how likely each is.
 
     Args:
         width: Of the decoder's states.
@@ -83,29 +86,33 @@ class AutoregressiveHead(nn.Module):
             self.project.bias[2 * components : 3 * components] = -1.0
             # Nearly all of the last value is kept: curves have no level of their own to fall back to.
             self.project.bias[-1] = 4.0
-        self.repeat = nn.Linear(width, 1) if repeats else None
+        self.repeat = nn.Linear(width, 3 * _REPEATING) if repeats else None
         if self.repeat is not None:
             nn.init.zeros_(self.repeat.weight)
-            # Untrained, a song of last year repeats it nearly whole: one Christmas may be all there is to learn from.
-            nn.init.constant_(self.repeat.bias, 3.0)
+            with torch.no_grad():
+                # Untrained, a song of last year mostly repeats it: one Christmas may be all there is to learn from.
+                self.repeat.bias.copy_(torch.tensor([3.0, 0.0, -1.0]).repeat_interleave(_REPEATING))
+                self.repeat.bias[-1] = 0.0
 
     def forward(
         self, states: Tensor, anchor: Tensor, last_year: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(…, width), (…) last value → log weights, means and log scales (…, components).
+        """(…, width), (…) last value → log weights, means and log scales (…, components, and those that repeat).
 
         `last_year` is of the same period: its value, whether it was charted, and the last value less its own last year
         (0 where either is not known), each (…).
         """
         states = self.norm(states)
         raw, keep = self.project(states).split([3 * self.components, 1], dim=-1)
+        keep = torch.sigmoid(keep)
         weight, mean, scale = raw.chunk(3, dim=-1)
-        base = torch.sigmoid(keep) * anchor[..., None]
+        mean = mean + keep * anchor[..., None]
         if self.repeat is not None and last_year is not None:
             value, charted, moved = (part[..., None] for part in last_year)
-            share = torch.sigmoid(self.repeat(states)) * charted
-            base = (1 - share) * base + share * (value + torch.sigmoid(keep) * moved)
-        mean = mean + base
+            again, offset, spread = self.repeat(states).chunk(3, dim=-1)
+            weight = torch.cat([weight, again.masked_fill(charted == 0, -math.inf)], dim=-1)
+            mean = torch.cat([mean, offset + value + keep * moved], dim=-1)
+            scale = torch.cat([scale, spread], dim=-1)
         return weight.log_softmax(-1), mean, scale.clamp(*_LOG_SCALE_BOUNDS)
 
     def log_likelihood(self, parameters: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
