@@ -312,6 +312,37 @@ def test_joint_paths_rise_with_their_numbers(observed, seed):
     assert (drawn.diff(dim=1) >= -1e-6).all()
 
 
+def test_what_was_not_charted_last_year_changes_nothing():
+    head = shaken(AutoregressiveHead(WIDTH, COMPONENTS, repeats=True))
+    states, anchor = torch.randn(6, HORIZON, WIDTH), torch.randn(6, HORIZON)
+    nothing = torch.zeros(6, HORIZON)
+    batch, uniform = curves(), torch.rand(6, HORIZON)
+    with torch.no_grad():
+        without, none = head(states, anchor), head(states, anchor, (nothing + 5, nothing, nothing + 3))
+        torch.testing.assert_close(head.log_likelihood(none, batch), head.log_likelihood(without, batch))
+        drawn = [head.draw(each, uniform, batch["threshold"], False) for each in (none, without)]
+    torch.testing.assert_close(*drawn, atol=1e-4, rtol=0)
+
+
+def test_a_song_of_last_year_does_as_it_did_or_goes_on_and_a_weight_says_how_likely_each_is():
+    head = AutoregressiveHead(WIDTH, COMPONENTS, repeats=True)
+    states, anchor, value = torch.zeros(1, WIDTH), torch.full((1,), -1.0), torch.full((1,), 2.0)
+    threshold, uniform = torch.zeros(1, 999), (torch.arange(1, 1000) / 1000)[None]
+    for moved in (0.0, 0.5):
+        for weight in (-3.0, 0.0, 3.0):
+            with torch.no_grad():
+                # Narrow, so that the two do not overlap.
+                head.repeat.bias.copy_(torch.tensor([weight, 0.0, -3.0]).repeat_interleave(2))
+                parameters = head(states, anchor, (value, torch.ones(1), torch.full((1,), moved)))
+                parameters = tuple(part[:, None].expand(-1, 999, -1) for part in parameters)
+                drawn = head.draw(parameters, uniform, threshold, False)
+            again = drawn > 1
+            share = 2 * math.exp(weight) / (2 * math.exp(weight) + COMPONENTS)
+            assert float(again.float().mean()) == pytest.approx(share, abs=0.01)
+            keep = torch.sigmoid(head.project.bias[-1]).item()
+            assert float(drawn[again].median()) == pytest.approx(2 + keep * moved, abs=0.02)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_a_fresh_head_has_components_apart_and_every_weight_learns(name):
     torch.manual_seed(0)
