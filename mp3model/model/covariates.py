@@ -193,7 +193,7 @@ class Covariates:
                 self._growth(rows, until, floor),
             ]
         )
-        static = np.concatenate([recent.reshape(n, -1), totals], axis=1) * running[:, None]
+        static = np.concatenate([recent.reshape(n, PERIOD_FEATURES * PAST_PERIODS), totals], axis=1) * running[:, None]
         told = np.stack([value, on_chart, below], axis=-1)
         last_year[..., :PERIOD_FEATURES] = told[:, PAST_PERIODS:]
         for years, days in enumerate((asked, _days(same_period_last_year(year_ago, self.frequency)))):
