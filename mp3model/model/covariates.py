@@ -168,8 +168,8 @@ class Covariates:
         n, horizon = len(rows), self.horizon
         last_year = np.zeros((n, horizon, LAST_YEAR_FEATURES), np.float32)
         if self.history is None:
-            before = np.zeros((n, 1, PERIOD_FEATURES), np.float32)
-            return np.zeros((n, STATIC_WIDTHS["past"])), before, last_year, np.zeros(n, bool)
+            nothing = np.zeros((n, 1, PERIOD_FEATURES), np.float32)
+            return np.zeros((n, STATIC_WIDTHS["past"])), nothing, last_year, np.zeros(n, bool)
         weeks, period = self.history.weeks, PERIOD_DAYS[self.frequency]
         codes, until = weeks.codes(rows["song_id"], rows["region"]), self._before(rows)
         sums = weeks.until(codes, until)
