@@ -97,6 +97,7 @@ class MP3Config(PreTrainedConfig):
         region_states: region → date, floor and values of its last charts in the data (`RegionStates.last`).
         scales: region → unit of scale in streams where no chart gives a floor.
         rank_curves: region → streams by rank on its last chart.
+        lowest_walks: Ways that the charts' lowest may go, which the model keeps beside its weights; a path takes one.
         shared_luck: Correlation between regions of what is left to chance, in the first and in later periods.
         calibration: The map applied to paths (`PathCalibration.to_dict`), or None.
         pool: Observed periods → weight of the boosted trees that are stored with the model, or None without them.
@@ -161,6 +162,7 @@ class MP3Config(PreTrainedConfig):
     region_states: dict[str, Any] | None = None
     scales: dict[str, float] | None = None
     rank_curves: dict[str, Any] | None = None
+    lowest_walks: int = 0
     shared_luck: list[float] | tuple[float, float] = (0.0, 0.0)
     calibration: dict[str, Any] | None = None
     pool: dict[str, float] | None = None

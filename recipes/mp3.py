@@ -201,6 +201,7 @@ from mp3model.tables.debuts import (  # noqa: E402
 )
 from mp3model.tables.folder import DatasetFolder  # noqa: E402
 from mp3model.tables.splits import make_splits  # noqa: E402
+from mp3model.tables.walks import lowest_walks  # noqa: E402
 from mp3model.training import loop  # noqa: E402
 from mp3model.training.batches import EpochBatches, TrainingSet  # noqa: E402
 from mp3model.training.curves import (  # noqa: E402
@@ -333,6 +334,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
     )
     give_memory_back()
     set_seed(train_arguments.seed)
+    walks = lowest_walks(dataset, config.regions, config.horizon, until)
+    config.lowest_walks = walks.shape[1]
     model = MP3Model(config)
     hearing = None
     if model.mp2 is not None:
@@ -348,6 +351,8 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
         covariates, train, config.frequency, None if running is None else seen_first(running.of_split("train"))
     )
     with torch.no_grad():
+        if model.lowest_walks is not None:
+            model.lowest_walks.copy_(torch.from_numpy(walks))
         for member in model.members:
             member.context.mean.copy_(torch.tensor(statistics["mean"]))
             member.context.std.copy_(torch.tensor(statistics["std"]))

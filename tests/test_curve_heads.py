@@ -228,11 +228,13 @@ def test_a_first_period_that_is_almost_never_on_the_chart_is_still_on_it():
 
 def joint_draws(observed: int, paths: int = 4000) -> tuple[JointHead, tuple, dict[str, torch.Tensor], torch.Tensor]:
     weight, mean, scale = mixture((1, HORIZON), 4)
-    batch = {"last_threshold": torch.tensor([0.3]), "observed": torch.tensor([observed])}
+    batch = {"observed": torch.tensor([observed])}
     generator = torch.Generator().manual_seed(1)
     uniform = torch.rand(1, paths, HORIZON + 1, generator=generator)
     head = JointHead(WIDTH, COMPONENTS)
-    drawn = head.draw((weight[:, 0], mean, scale), uniform[..., :-1], uniform[..., -1], batch)
+    drawn = head.draw(
+        (weight[:, 0], mean, scale), uniform[..., :-1], uniform[..., -1], batch, torch.full((1, paths), 0.3)
+    )
     return head, (weight[:, 0], mean, scale), batch, drawn[0]
 
 
@@ -305,10 +307,11 @@ def test_the_autoregressive_heads_own_draws_lie_anywhere_in_its_distributions():
 @settings(max_examples=20)
 def test_joint_paths_rise_with_their_numbers(observed, seed):
     weight, mean, scale = mixture((1, HORIZON), seed)
-    batch = {"last_threshold": torch.tensor([0.0]), "observed": torch.tensor([observed])}
+    batch = {"observed": torch.tensor([observed])}
     uniform = torch.linspace(0.001, 0.999, 50)[None, :, None].expand(1, 50, HORIZON)
     # Within one curve of the mixture: more luck in a week, more streams in it.
-    drawn = JointHead(WIDTH, COMPONENTS).draw((weight[:, 0], mean, scale), uniform, torch.full((1, 50), 0.5), batch)
+    even, lowest = torch.full((1, 50), 0.5), torch.zeros(1, 50)
+    drawn = JointHead(WIDTH, COMPONENTS).draw((weight[:, 0], mean, scale), uniform, even, batch, lowest)
     assert (drawn.diff(dim=1) >= -1e-6).all()
 
 

@@ -303,8 +303,9 @@ def own_curves(model: MP3Model, covariates, debuts: Debuts, luck: tuple[float, f
     rows = with_cutoff(debuts.rows, 0, "W")
     values, scale = sample_paths(model, covariates, rows, None, 2, seed, luck)
     streams = scale["floor"][:, None] * 10.0 ** values[:, 0]
-    lowest = np.repeat((scale["floor"] * 10.0 ** scale["threshold"])[:, None], HORIZON, axis=1)
-    state = np.where(values[:, 0] < scale["threshold"][:, None], BELOW, OBSERVED).astype(np.int8)
+    threshold = scale["threshold"][:, 0]
+    lowest = scale["floor"][:, None] * 10.0**threshold
+    state = np.where(values[:, 0] < threshold, BELOW, OBSERVED).astype(np.int8)
     streams = np.where(state == OBSERVED, streams, np.nan)
     rank = np.full_like(streams, np.nan)
     curves = CurveArrays(streams, rank, state, lowest, debuts.curves.floor, state == OBSERVED)

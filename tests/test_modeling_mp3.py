@@ -251,10 +251,11 @@ def test_a_path_hangs_on_its_own_numbers_alone(likelihood):
 @torch.no_grad()
 def test_each_member_writes_its_share_of_the_paths(likelihood):
     model, batch, uniform = model_of(likelihood=likelihood, members=3), batch_of(held=True), numbers(8)
-    told = model.sample(batch, uniform)
+    told, lowest = model.sample(batch, uniform), model.thresholds(batch, 8)
     for turn, member in enumerate(model.members):
-        torch.testing.assert_close(member.sample(batch, uniform[:, turn::3]), told[:, turn::3], rtol=0, atol=2e-4)
-    others = model.members[1].sample(batch, uniform[:, ::3])
+        alone = member.sample(batch, uniform[:, turn::3], lowest[:, turn::3])
+        torch.testing.assert_close(alone, told[:, turn::3], rtol=0, atol=2e-4)
+    others = model.members[1].sample(batch, uniform[:, ::3], lowest[:, ::3])
     assert (others - told[:, ::3]).abs().max() > 1e-2
     # Fewer paths than members: the first ones write them.
     torch.testing.assert_close(model.sample(batch, uniform[:, :2]), told[:, :2], rtol=0, atol=2e-4)

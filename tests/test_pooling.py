@@ -17,7 +17,7 @@ from mp3model.tables.debuts import debut_rows, debuts_of, with_cutoff
 from mp3model.training.forecasting import companion_of, pooled_rows, scaled_as
 
 FLOOR = np.array([10.0])
-TINY = np.array([1e-6])
+TINY = np.array([[[1e-6]]])
 
 
 def paths_of(logs: np.ndarray, periods: int = 3) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_a_spread_is_averaged_and_tails_shift_as_the_outermost_quantiles():
 
 def test_what_falls_below_half_the_lowest_leaves_the_chart_and_the_rest_keeps_to_it():
     paths = np.array([[[0.0, 20.0], [0.0, 40.0], [0.0, 80.0]]])
-    lowest = np.array([20.0])
+    lowest = np.array([[[20.0]]])
     down = pooled_paths(paths, 1, np.zeros((1, 9)), 0.75, FLOOR, lowest)[0, :, 1]
     assert down[0] == 0.0
     assert ((down == 0) | (down >= 20)).all()
@@ -67,7 +67,7 @@ def test_what_falls_below_half_the_lowest_leaves_the_chart_and_the_rest_keeps_to
 
 def test_paths_with_nothing_left_begin_at_once_where_the_other_expects_more():
     paths = np.zeros((1, 4, 3))
-    pooled = pooled_paths(paths, 1, np.full((1, 9), 1.0), 1.0, FLOOR, np.array([5.0]))
+    pooled = pooled_paths(paths, 1, np.full((1, 9), 1.0), 1.0, FLOOR, np.array([[[5.0]]]))
     np.testing.assert_allclose(pooled[0], [[0.0, 90.0, 0.0]] * 4)
 
 
@@ -82,7 +82,7 @@ def test_pooled_paths_are_finite_and_keep_their_order(totals, other, weight):
     assume(not np.isclose(totals, 1.5).any())
     paths = np.zeros((1, len(totals), 2))
     paths[0, :, 1] = totals
-    pooled = pooled_paths(paths, 1, np.sort(other)[None], weight, FLOOR, np.array([3.0]))
+    pooled = pooled_paths(paths, 1, np.sort(other)[None], weight, FLOOR, np.array([[[3.0]]]))
     assert np.isfinite(pooled).all()
     assert (pooled >= 0).all()
     if weight == 0:
@@ -94,7 +94,7 @@ def test_pooled_paths_are_finite_and_keep_their_order(totals, other, weight):
 def test_the_weight_goes_to_who_is_right():
     random = np.random.default_rng(0)
     truth_logs = random.normal(2, 0.5, 400)
-    floor, lowest = np.full(400, 10.0), np.full(400, 1e-6)
+    floor, lowest = np.full(400, 10.0), np.full((400, 1, 1), 1e-6)
     truth = np.concatenate([paths_of([log])[0] for log in truth_logs])
     right = truth_logs[:, None] + 0.1 * np.linspace(-1, 1, 9)
     wrong = np.concatenate([paths_of(2 + random.normal(0, 0.5, 50)) for _ in range(400)])
@@ -108,7 +108,7 @@ def test_the_weight_goes_to_who_is_right():
 
 def test_a_companion_who_is_right_of_most_songs_but_not_of_the_largest_is_not_followed_far():
     random = np.random.default_rng(0)
-    floor, lowest = np.full(300, 10.0), np.full(300, 1e-6)
+    floor, lowest = np.full(300, 10.0), np.full((300, 1, 1), 1e-6)
     large = np.arange(300) < 5
     truth_logs = np.where(large, 5.0, random.normal(2, 0.3, 300))
     truth = np.concatenate([paths_of([log])[0] for log in truth_logs])
@@ -149,7 +149,7 @@ def test_each_row_is_pooled_by_the_weight_of_its_observed_periods():
     debuts = debuts_of(dataset, debut_rows(dataset).iloc[:5], HORIZON)
     rows = with_cutoff(debuts.rows, np.array([0, 1, 2, 1, 4]), "W")
     streams = np.random.default_rng(0).gamma(2.0, 50.0, (5, 20, HORIZON))
-    floor, threshold = np.full(5, 10.0), np.full(5, -9.0)
+    floor, threshold = np.full(5, 10.0), np.full((5, 1, 1), -9.0)
     weights = {"0": 0.5, "1": 1.0, "2": 0.0, "3": 1.0}
     companion = Constant(400.0)
     pooled = pooled_rows(streams, rows, debuts, companion, weights, floor, threshold)
@@ -158,7 +158,7 @@ def test_each_row_is_pooled_by_the_weight_of_its_observed_periods():
     np.testing.assert_array_equal(pooled[[2, 4]], streams[[2, 4]])
     for row, (observed, weight) in {0: (0, 0.5), 1: (1, 1.0), 3: (1, 1.0)}.items():
         told = np.full((1, len(LEVELS)), np.log10(1 + 400 / 10))
-        alone = pooled_paths(streams[[row]], observed, told, weight, FLOOR, FLOOR * 1e-9)
+        alone = pooled_paths(streams[[row]], observed, told, weight, FLOOR, FLOOR[:, None, None] * 1e-9)
         np.testing.assert_allclose(pooled[row], alone[0])
         assert (pooled[row] != streams[row]).any()
     silent = pooled_rows(streams, rows, debuts, Constant(None), weights, floor, threshold)

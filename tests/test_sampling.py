@@ -20,6 +20,7 @@ from mp3model.tables.history import History
 
 SCALES = dict.fromkeys(REGIONS, 1000.0)
 LUCK = (0.4, 0.2)
+WALKS = 5
 
 
 def model_of(likelihood: str = "autoregressive", **changes) -> MP3Model:
@@ -35,6 +36,7 @@ def model_of(likelihood: str = "autoregressive", **changes) -> MP3Model:
             "decoder_layers": 1,
             "decoder_heads": 2,
             "covariates": list(GROUPS),
+            "lowest_walks": WALKS,
             **changes,
         }
     )
@@ -42,6 +44,8 @@ def model_of(likelihood: str = "autoregressive", **changes) -> MP3Model:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        if model.lowest_walks is not None:
+            model.lowest_walks.copy_(0.1 * torch.randn_like(model.lowest_walks).cumsum(dim=-1))
     return model
 
 
@@ -203,10 +207,55 @@ def test_streams_are_observed_ones_exactly_then_never_negative_and_quantiles_nev
         quantiles = np.quantile(streams, np.arange(0.1, 0.95, 0.1), axis=1)
         assert (np.diff(quantiles, axis=0) >= 0).all()
         unseen = (rows["observed"] == 0).to_numpy()
-        lowest = scale["floor"] * 10 ** scale["threshold"]
-        assert (streams[unseen, :, 0] >= 0.9999 * lowest[unseen, None]).all()
+        lowest = scale["floor"][:, None] * 10 ** scale["threshold"][:, :, 0]
+        assert (streams[unseen, :, 0] >= 0.9999 * lowest[unseen]).all()
         assert (streams[~seen] == 0).any() != full
     np.testing.assert_array_equal(scale["floor"], covariates.gather(rows, curves)["floor"])
+
+
+@pytest.mark.parametrize("likelihood", ["autoregressive", "joint"])
+def test_a_path_lives_with_one_walk_of_the_charts_lowest_in_every_region(rows, curves, covariates, likelihood):
+    model = model_of(likelihood)
+    _, scale = sample_paths(model, covariates, rows, curves, 2 * WALKS)
+    batch, walks = covariates.gather(rows, curves), model.lowest_walks.numpy()
+    for row, (region, observed) in enumerate(zip(batch["region"], rows["observed"], strict=True)):
+        for path in range(2 * WALKS):
+            moved = scale["threshold"][row, path] - batch["last_threshold"][row]
+            np.testing.assert_allclose(moved[:observed], 0, atol=1e-6)
+            told = walks[region, path % WALKS, : HORIZON - observed]
+            np.testing.assert_allclose(moved[observed:], told, atol=1e-6)
+
+
+def test_a_lowest_that_rises_out_of_reach_empties_the_next_week_and_one_that_falls_fills_it(rows, covariates):
+    model = model_of()
+    fresh = rows[rows["observed"] == 0].reset_index(drop=True)
+    # The first week is as it was: a debut is on the chart.
+    steps = torch.arange(HORIZON) > 0
+    shares = []
+    for moved in (-9.0, 0.0, 9.0):
+        model.lowest_walks.copy_(moved * steps.expand_as(model.lowest_walks))
+        paths, scale = sample_paths(model, covariates, fresh, None, 32)
+        streams = chart_observed(paths, scale["floor"], scale["threshold"], fresh, None, False)
+        shares.append((streams[:, :, 1] > 0).mean())
+    assert shares[0] == 1
+    assert 0.05 < shares[1] < 0.99
+    assert shares[2] == 0
+
+
+def test_a_model_without_walks_leaves_the_lowest_where_it_is(rows, curves, covariates):
+    _, scale = sample_paths(model_of(lowest_walks=0), covariates, rows, curves, 4)
+    last = covariates.gather(rows, curves)["last_threshold"]
+    np.testing.assert_array_equal(scale["threshold"], np.broadcast_to(last[:, None, None], scale["threshold"].shape))
+
+
+def test_walks_are_saved_and_read_with_the_weights(tmp_path, rows, curves, covariates):
+    model = model_of()
+    model.save_pretrained(tmp_path)
+    again = MP3Model.from_pretrained(tmp_path).eval()
+    for one, other in zip(*(sample_paths(each, covariates, rows, curves, 8) for each in (model, again)), strict=True):
+        if isinstance(one, dict):
+            one, other = one["threshold"], other["threshold"]
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_same_seed_gives_the_same_paths_and_another_others(rows, curves, covariates):
@@ -218,7 +267,7 @@ def test_the_same_seed_gives_the_same_paths_and_another_others(rows, curves, cov
 
 
 def test_a_charts_lowest_is_on_it_and_a_hair_less_is_not():
-    threshold = np.array([np.float32(-0.3)])
+    threshold = np.array([[[np.float32(-0.3)]]])
     paths = np.array([[[0.0, -0.3, -0.30001]]], np.float32)
     rows = pd.DataFrame({"observed": [0]})
     streams = chart_observed(paths, np.array([1000.0]), threshold, rows, None, False)

@@ -54,12 +54,13 @@ class PathCalibration:
     """A monotone map a region, applied to whole paths, so that every table and picture comes from one calibrated set.
 
     In log10 of floor units a path's value v becomes m + shift + spread · (v − m), where m is the median of the row's
-    paths in that period: order among paths stays, and with it their dependence over weeks. There is a map for each of
-    some numbers of observed periods. A region's two numbers are drawn towards those of all regions together, by
-    `PRIOR_ROWS` imaginary rows of the latter, and all towards no change: (shift / `SHIFT`)² + (log spread /
-    `STRETCH`)² is added to the CRPS, summed over rows. The three numbers were chosen by fitting on half of the
-    validation songs and scoring on the other. What a few hundred songs say is mostly chance even so and does harm:
-    a map is only taken where it helps artists from whom it was not learnt, by `CERTAINTY` standard errors.
+    paths in that period: order among paths stays, and with it their dependence over weeks; only a debut's first period
+    may be held up by the chart that its path lives with. There is a map for each of some numbers of observed periods. A
+    region's two numbers are drawn towards those of all regions together, by `PRIOR_ROWS` imaginary rows of the latter,
+    and all towards no change: (shift / `SHIFT`)² + (log spread / `STRETCH`)² is added to the CRPS, summed over rows.
+    The three numbers were chosen by fitting on half of the validation songs and scoring on the other. What a few
+    hundred songs say is mostly chance even so and does harm: a map is only taken where it helps artists from whom it
+    was not learnt, by `CERTAINTY` standard errors.
 
     Attributes:
         observed: Numbers of observed periods that have a map, rising.
@@ -146,10 +147,11 @@ class PathCalibration:
 
         Args:
             paths: Before calibration.
-            threshold: (n,) the chart's lowest.
+            threshold: The chart's lowest, broadcast against `paths`.
             regions: (n,) names.
             observed: (n,) periods.
         """
+        threshold = np.broadcast_to(threshold, paths.shape)
         shift, spread = np.zeros(len(paths)), np.ones(len(paths))
         for row, (region, count) in enumerate(zip(regions, observed, strict=True)):
             place = self.place(int(count))
@@ -158,7 +160,7 @@ class PathCalibration:
                 spread[row] = self.spread.get(str(region), self.spread[""])[place]
         moved = _stretched(paths, shift, spread)
         # A song that debuts is on the chart in its first period, however the map would move it.
-        moved[:, :, 0] = np.maximum(moved[:, :, 0], threshold[:, None])
+        moved[:, :, 0] = np.maximum(moved[:, :, 0], threshold[:, :, 0])
         seen = np.arange(paths.shape[2]) < observed[:, None]
         return np.where(seen[:, None], paths, moved)
 
@@ -185,7 +187,7 @@ class CalibrationSet:
 
     Attributes:
         paths: (n, paths, periods) uncalibrated.
-        threshold: (n,) the chart's lowest.
+        threshold: The chart's lowest, broadcast against `paths`.
         regions, artists: (n,) names; an artist's rows are surprised together.
         observed: Periods observed, the same for all rows.
         remaining: (n,) true streams after the observed periods, in floor units.
@@ -201,7 +203,7 @@ class CalibrationSet:
     def scores(self, grid: Sequence[tuple[float, float]]) -> np.ndarray:
         """CRPS of each row under each (shift, spread): (n, grid)."""
         true = np.log10(1 + self.remaining)
-        threshold = self.threshold[:, None, None].astype(self.paths.dtype)
+        threshold = np.broadcast_to(self.threshold, self.paths.shape)[:, :, self.observed :].astype(self.paths.dtype)
         scores = np.empty((len(true), len(grid)))
         for spread in sorted({spread for _, spread in grid}):
             moved = _stretched(self.paths, np.zeros(len(true)), np.full(len(true), spread))[:, :, self.observed :]

@@ -32,7 +32,8 @@ def pooled_paths(
         observed: Periods known, which stay as they are.
         quantiles: (n, 9) the other system's, in log10(1 + remaining / floor).
         weight: Of the other system, 0 to 1.
-        floor, lowest: (n,) streams: the unit of scale, and the chart's last known lowest.
+        floor: (n,) streams, the unit of scale.
+        lowest: Streams of the chart's lowest, broadcast against `streams`.
 
     Returns:
         (n, paths, periods).
@@ -52,7 +53,7 @@ def pooled_paths(
     later = remaining * factor[:, :, None]
     # A path that had nothing left begins at once.
     later[:, :, 0] = np.where(something, later[:, :, 0], wanted)
-    least = lowest[:, None, None]
+    least = np.broadcast_to(lowest, streams.shape)[:, :, observed:]
     later = np.where(later < _LEAST_SHARE * least, 0.0, np.maximum(later, least))
     return np.concatenate([streams[:, :, :observed], later], axis=2)
 

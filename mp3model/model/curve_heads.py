@@ -237,26 +237,34 @@ class JointHead(nn.Module):
         return _placed(cdf(batch["value"]), cdf(batch["threshold"]), batch, uniform)
 
     def draw(
-        self, parameters: tuple[Tensor, Tensor, Tensor], uniform: Tensor, component: Tensor, batch: dict[str, Tensor]
+        self,
+        parameters: tuple[Tensor, Tensor, Tensor],
+        uniform: Tensor,
+        component: Tensor,
+        batch: dict[str, Tensor],
+        threshold: Tensor,
     ) -> Tensor:
-        """Paths (n, paths, periods) from uniform numbers of that shape and one a path for its component (n, paths)."""
+        """Paths (n, paths, periods) from uniform numbers of that shape and one a path for its component (n, paths).
+
+        `threshold` (n, paths) is the chart's lowest in the first period.
+        """
         weight, mean, scale = parameters
-        threshold = batch["last_threshold"]
-        below = normal_log_cdf(threshold[:, None, None], mean, scale)[:, 0]
+        below = normal_log_cdf(threshold[..., None], mean[:, None, 0], scale[:, None, 0])
         unseen = ((batch["observed"] == 0) & begins_on_chart(batch))[:, None]
-        weight = torch.where(unseen, (weight + log_survival(below)).log_softmax(-1), weight)
+        weight = weight[:, None].expand_as(below)
+        weight = torch.where(unseen[..., None], (weight + log_survival(below)).log_softmax(-1), weight)
         # From low curves to high, so that a larger number is a better path.
         order = mean.mean(dim=1).argsort(dim=-1)
-        reached = weight.exp().gather(-1, order).cumsum(-1)
-        chosen = torch.searchsorted(reached.contiguous(), component.contiguous()).clamp(max=self.components - 1)
-        chosen = order.gather(-1, chosen)
+        reached = weight.exp().gather(-1, order[:, None].expand_as(weight)).cumsum(-1)
+        chosen = torch.searchsorted(reached.contiguous(), component[..., None].contiguous()).squeeze(-1)
+        chosen = order.gather(-1, chosen.clamp(max=self.components - 1))
         take = chosen[:, :, None].expand(-1, -1, mean.shape[1])
         mean, scale = (part.transpose(1, 2).gather(1, take) for part in (mean, scale))
-        first = below.exp().gather(-1, chosen)
+        first = below.exp().gather(-1, chosen[..., None]).squeeze(-1)
         start = torch.where(unseen, first + uniform[..., 0] * (1 - first), uniform[..., 0])
         uniform = torch.cat([start[..., None], uniform[..., 1:]], dim=-1).clamp(1e-6, 1 - 1e-6)
         paths = mean + scale.exp() * torch.special.ndtri(uniform)
-        first_period = torch.where(unseen, torch.maximum(paths[..., 0], threshold[:, None]), paths[..., 0])
+        first_period = torch.where(unseen, torch.maximum(paths[..., 0], threshold), paths[..., 0])
         return torch.cat([first_period[..., None], paths[..., 1:]], dim=-1)
 
 

@@ -92,17 +92,24 @@ class CurveWriter(nn.Module):
         likelihood = self.head.log_likelihood(distributions, batch) * later_periods(batch)
         return self.head.place(distributions, batch, uniform), likelihood
 
-    def sample(self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
-        """As `MP3Model.sample`."""
+    def sample(
+        self,
+        batch: Batch,
+        uniform: Tensor,
+        threshold: Tensor,
+        audio: Audio | None = None,
+        absent: tuple[str, ...] = (),
+    ) -> Tensor:
+        """As `MP3Model.sample`, below the `threshold` of each path's periods (n, paths, periods)."""
         given_states = batch["state"]
         batch, summary, context, known = self._context(as_learnt(batch, self.config.nulls), audio, absent)
         horizon = batch["state"].shape[1]
         periods = torch.arange(horizon, device=summary.device)
         if isinstance(self.head, JointHead):
             parameters = self._distributions(batch, summary, context, known)
-            paths = self.head.draw(parameters, uniform[..., :-1], uniform[..., -1], batch)
+            paths = self.head.draw(parameters, uniform[..., :-1], uniform[..., -1], batch, threshold[..., 0])
         else:
-            paths = self._write(batch, uniform, summary, context, known, periods)
+            paths = self._write(batch, uniform, threshold, summary, context, known)
         given = (periods < batch["observed"][:, None]) & (given_states != UNKNOWN)
         observed = torch.where(given_states == OBSERVED, batch["value"], batch["threshold"] - 1)
         return torch.where(given[:, None], observed[:, None], paths)
@@ -183,22 +190,23 @@ class CurveWriter(nn.Module):
         return value, torch.where(charted > 0, _ON_CHART, torch.where(below > 0, _BELOW, flag))
 
     def _write(
-        self, batch: Batch, uniform: Tensor, summary: Tensor, context: Tensor, known: Tensor, periods: Tensor
+        self, batch: Batch, uniform: Tensor, threshold: Tensor, summary: Tensor, context: Tensor, known: Tensor
     ) -> Tensor:
         """One period after the other; observed periods are read once for all paths."""
         head = cast(AutoregressiveHead, self.head)
-        paths = uniform.shape[1]
-        cache = self.decoder.begin(context, known, len(periods))
+        _, paths, horizon = threshold.shape
+        periods = torch.arange(horizon, device=threshold.device)
+        cache = self.decoder.begin(context, known, horizon)
         value, flag = (part[:, None] for part in self._start(batch))
         before = torch.zeros_like(value), torch.full_like(flag, _START)
         # A debut is on the chart in its first period.
         debut = begins_on_chart(batch)[:, None]
         last_year = batch.get("last_year")
-        threshold = batch["last_threshold"][:, None]
         shared = int(batch["observed"].min())
         given_value, given_flag = outcome(batch["value"], batch["state"], batch["threshold"])
         written = []
-        for period in periods.tolist():
+        for period in range(horizon):
+            lowest = threshold[:, :, period]
             place = periods[period : period + 1]
             calendar = batch["calendar"][:, period : period + 1].expand(-1, value.shape[1], -1)
             # One token a path: here the second axis holds paths, all at the same period.
@@ -215,18 +223,18 @@ class CurveWriter(nn.Module):
             first = debut if period == 0 else False
             observed = (period < batch["observed"])[:, None]
             if period < shared:
-                drawn = threshold.expand(-1, paths)
+                drawn = lowest
                 # Only a gap is drawn, and by every path for itself, as it is beside rows with fewer observed periods.
                 if (given_flag[:, period] == _GAP).any():
                     weight, mean, scale = (part.expand(-1, paths, -1) for part in head(state, value, repeated))
-                    drawn = head.draw((weight, mean, scale), uniform[:, :, period], threshold, first)
+                    drawn = head.draw((weight, mean, scale), uniform[:, :, period], lowest, first)
                 value, flag = given_value[:, period, None], given_flag[:, period, None]
             else:
                 parameters = head(state.expand(-1, paths, -1), value.expand(-1, paths), repeated)
-                drawn = head.draw(parameters, uniform[:, :, period], threshold, first)
+                drawn = head.draw(parameters, uniform[:, :, period], lowest, first)
                 told, under = drawn, torch.zeros_like(drawn, dtype=torch.bool)
                 if self.config.nulls == "censored":
-                    told, under = torch.maximum(drawn, threshold), drawn < threshold
+                    told, under = torch.maximum(drawn, lowest), drawn < lowest
                 value = torch.where(observed, given_value[:, period, None], told)
                 flag = torch.where(observed, given_flag[:, period, None], torch.where(under, _BELOW, _ON_CHART))
             written.append(drawn)
@@ -268,6 +276,7 @@ class MP3Model(PreTrainedModel):
     main_input_name = "waveforms"
     supports_gradient_checkpointing = False
     _supports_sdpa = True
+    lowest_walks: Tensor | None
 
     def __init__(self, config: MP3Config) -> None:
         super().__init__(config)
@@ -278,6 +287,8 @@ class MP3Model(PreTrainedModel):
             )
         self.mp2 = MP2Model(config) if config.encoder in ("ast", "both") else None
         self.writers = nn.ModuleList(CurveWriter(config) for _ in range(config.members))
+        walks = torch.zeros(len(config.regions) + 1, config.lowest_walks, config.horizon)
+        self.register_buffer("lowest_walks", walks if config.lowest_walks else None)
         self.post_init()
 
     @property
@@ -360,9 +371,9 @@ class MP3Model(PreTrainedModel):
     def sample(self, batch: Batch, uniform: Tensor, audio: Audio | None = None, absent: tuple[str, ...] = ()) -> Tensor:
         """Paths of the curve in log10 of floor units: (n, paths, periods).
 
-        A value below `last_threshold` means a period below the chart. Observed periods come back as they are; a gap
-        among them is filled by a draw that nothing later sees. The members take turns: path i is of member i modulo
-        their number.
+        A value below `thresholds` means a period below the chart. Observed periods come back as they are; a gap among
+        them is filled by a draw that nothing later sees. The members take turns: path i is of member i modulo their
+        number.
 
         Args:
             batch: As for `forward`; whatever follows the observed periods is not read.
@@ -372,10 +383,26 @@ class MP3Model(PreTrainedModel):
         """
         n, paths, numbers = uniform.shape
         written = uniform.new_empty(n, paths, numbers - 1)
+        threshold = self.thresholds(batch, paths)
         for turn, member in enumerate(self.members[:paths]):
             own = slice(turn, None, len(self.members))
-            written[:, own] = member.sample(batch, uniform[:, own], audio, absent)
+            written[:, own] = member.sample(batch, uniform[:, own], threshold[:, own], audio, absent)
         return written
+
+    def thresholds(self, batch: Batch, paths: int) -> Tensor:
+        """The chart's lowest in each period of each path, in log10 of floor units: (n, paths, periods).
+
+        It sets out from the last known lowest and goes the way of one of `lowest_walks`, the same for path i of every
+        song in every region, as one chart lists them all. Without walks it stays.
+        """
+        steps = torch.arange(batch["state"].shape[1], device=self.device) - batch["observed"][:, None]
+        last = batch["last_threshold"][:, None, None].expand(-1, paths, steps.shape[1])
+        if self.lowest_walks is None:
+            return last
+        turn = torch.arange(paths, device=self.device) % self.config.lowest_walks
+        walks = self.lowest_walks[batch["region"]][:, turn]
+        moved = walks.gather(2, steps.clamp(min=0)[:, None].expand_as(last))
+        return last + torch.where(steps[:, None] >= 0, moved, 0.0)
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:

@@ -108,18 +108,19 @@ def sample_paths(
         rows_at_once: Bounds memory; does not change results beyond rounding.
 
     Returns:
-        (n, paths, periods) float32, and of the rows `floor` and `threshold` (n,), the chart's last known lowest.
+        (n, paths, periods) float32, and beside it `floor` (n,) in streams and `threshold` (n, paths, periods), what a
+        period must have to be on the chart.
     """
     horizon, device = covariates.horizon, model.device
     result = np.empty((len(rows), paths, horizon), np.float32)
-    floor, threshold = np.empty(len(rows)), np.empty(len(rows))
+    floor, threshold = np.empty(len(rows)), np.empty_like(result)
     # Rows with equally many observed periods go together: their prefix is read once for all paths.
     order = np.argsort(rows["observed"].to_numpy(), kind="stable")
     for start in range(0, len(rows), rows_at_once):
         at = order[start : start + rows_at_once]
         part = rows.iloc[at]
         batch = only_observed(covariates.gather(part, None if curves is None else taken(curves, at)))
-        floor[at], threshold[at] = batch["floor"], batch["last_threshold"]
+        floor[at] = batch["floor"]
         device_batch = tensors(batch, device)
         device_batch["song"] = torch.from_numpy(np.full(len(at), -1) if song is None else song[at]).to(device)
         if descriptors is not None:
@@ -127,7 +128,7 @@ def sample_paths(
         names = (part["song_id"].tolist(), part["region"].tolist())
         numbers = uniform_numbers(*names, paths, horizon, luck, seed, len(model.members))
         drawn = model.sample(device_batch, torch.from_numpy(numbers).to(device), audio, absent)
-        result[at] = drawn.cpu().numpy()
+        result[at], threshold[at] = (each.cpu().numpy() for each in (drawn, model.thresholds(device_batch, paths)))
     return result, {"floor": floor, "threshold": threshold}
 
 
@@ -144,14 +145,14 @@ def chart_observed(
     Args:
         paths: (n, paths, periods).
         floor: (n,) streams.
-        threshold: (n,) log10 of floor units, below which a period is not on the chart.
+        threshold: Log10 of floor units, below which a period is not on the chart; broadcast against `paths`.
         rows: With `observed`.
         curves: Of the rows, where anything was observed.
         full: Keep what lies below the chart instead of 0.
     """
     streams = floor[:, None, None] * 10.0 ** paths.astype(np.float64)
     if not full:
-        streams = np.where(paths < threshold[:, None, None], 0.0, streams)
+        streams = np.where(paths < threshold, 0.0, streams)
     if curves is not None:
         known = curves.chart_observed()
         given = (np.arange(paths.shape[2]) < rows["observed"].to_numpy()[:, None]) & ~np.isnan(known)

@@ -36,7 +36,7 @@ CALIBRATION_ROWS, POOLING_ROWS = 8000, 3000
 BOOSTED = "boosted.json.gz"
 
 
-# Paths, and of their rows `floor` and `threshold`; see `sample_paths`.
+# Paths, and beside them `floor` and `threshold`; see `sample_paths`.
 Raw = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
@@ -101,7 +101,7 @@ class PathForecaster:
         asked = (names.to_numpy().tobytes(), self.samples, self.seed, self.absent, tuple(self.model.config.shared_luck))
         if asked not in self._drawn:
             drawn = self._draw(debuts, rows)
-            if drawn[0].nbytes + sum(values.nbytes for values, _ in self._drawn.values()) > self.keep:
+            if sum(map(_size, [drawn, *self._drawn.values()])) > self.keep:
                 return drawn
             self._drawn[asked] = drawn
         return self._drawn[asked]
@@ -152,6 +152,10 @@ class PathForecaster:
         return CurvePaths(rows, streams, self.covariates.frequency, ranks)
 
 
+def _size(raw: Raw) -> int:
+    return raw[0].nbytes + sum(values.nbytes for values in raw[1].values())
+
+
 def pooled_rows(
     streams: np.ndarray,
     rows: pd.DataFrame,
@@ -170,7 +174,7 @@ def pooled_rows(
         companion: Asked once for each number of observed periods.
         weights: Observed periods → its weight.
         floor: (n,) streams.
-        threshold: (n,) the chart's lowest in log10 of floor units.
+        threshold: (n, paths, periods) the chart's lowest in log10 of floor units.
     """
     pooled = streams.copy()
     observed = rows["observed"].to_numpy()
@@ -183,8 +187,14 @@ def pooled_rows(
             continue
         scale = floor[kept]
         quantiles = np.log10(1 + given.quantiles / scale[:, None])
-        pooled[kept] = pooled_paths(streams[kept], int(text), quantiles, weight, scale, scale * 10 ** threshold[kept])
+        lowest = lowest_streams(scale, threshold[kept])
+        pooled[kept] = pooled_paths(streams[kept], int(text), quantiles, weight, scale, lowest)
     return pooled
+
+
+def lowest_streams(floor: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """(n,) floors, (n, paths, periods) thresholds in log10 of them → streams."""
+    return floor[:, None, None] * 10.0 ** threshold.astype(np.float64)
 
 
 def scaled_as(full: np.ndarray, charted: np.ndarray, pooled: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -211,15 +221,14 @@ def pool_weights(
         given = companion.forecast(held_out, k)
         if given is None or given.quantiles is None:
             continue
-        rows = with_cutoff(held_out.rows, k, forecaster.covariates.frequency)
-        batch = [forecaster.covariates.gather(rows.iloc[start : start + 4096]) for start in range(0, len(rows), 4096)]
-        floor, threshold = (np.concatenate([part[name] for part in batch]) for name in ("floor", "last_threshold"))
+        scale = forecaster.raw(drawn, with_cutoff(drawn.rows, k, forecaster.covariates.frequency))[1]
+        floor, threshold = scale["floor"][few], scale["threshold"][few]
         weights[str(k)] = best_weight(
             forecaster.paths(drawn, k).streams[few],
             k,
             np.log10(1 + given.quantiles / floor[:, None]),
             floor,
-            floor * 10**threshold,
+            lowest_streams(floor, threshold),
             held_out.curves.chart_observed(),
         )
     return weights
