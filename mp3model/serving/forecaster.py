@@ -473,7 +473,7 @@ class Forecaster:
         """Calibrated paths in log10 of floor units, floors and thresholds; rows that lack the same go together."""
         config = self.model.config
         values = np.empty((len(rows), samples, config.horizon), np.float32)
-        scale = {"floor": np.empty(len(rows)), "threshold": np.empty_like(values)}
+        scale: dict[str, np.ndarray] = {"floor": np.empty(len(rows)), "threshold": np.empty_like(values)}
         for absent in rows["absent"].unique():
             at = np.flatnonzero((rows["absent"] == absent).to_numpy())
             song = rows["song"].to_numpy()[at]
