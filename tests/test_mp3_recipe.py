@@ -24,6 +24,7 @@ from mp3model.files import InputError
 from mp3model.serving.forecaster import Forecaster
 from mp3model.tables.debuts import debut_rows, debuts_of
 from mp3model.tables.folder import read_dataset
+from mp3model.tables.walks import LEAST_WALKS, lowest_walks
 from mp3model.training.forecasting import forecaster_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,6 +101,19 @@ def test_a_run_leaves_a_model_that_knows_its_regions_and_a_report_with_floors_an
     assert set(report["baselines"]["carry-forward"]["test"]) == {"remaining_2"}
     assert set(report["skill"]["test"]["total"]) == {"oracle_audio", "oracle"}
     assert (folder / "table.txt").read_text().strip() in printed
+
+
+def test_the_model_keeps_walks_of_the_charts_that_training_has_seen(finished, market):
+    folder, _ = finished
+    dataset, config = read_dataset(market), json.loads((folder / "model" / "config.json").read_text())
+    rows = debut_rows(dataset)
+    until = rows.loc[rows["split"] == "train", "debut"].max() + pd.Timedelta(weeks=config["horizon"])
+    early = replace(dataset, charts=dataset.charts[dataset.charts["date"] <= until])
+    assert len(early.charts) < len(dataset.charts)
+    kept = load_file(folder / "model" / "model.safetensors")["lowest_walks"].numpy()
+    assert kept.shape == (len(config["regions"]) + 1, config["lowest_walks"], config["horizon"])
+    assert kept.shape[1] >= LEAST_WALKS
+    np.testing.assert_array_equal(kept, lowest_walks(early, config["regions"], config["horizon"], "2100-01-01"))
 
 
 def test_resuming_a_finished_run_prints_its_table_again_and_another_run_is_never_written_over(finished, market, mp2):
