@@ -194,6 +194,9 @@ def test_a_forecast_that_draws_the_truth_is_calibrated_and_one_too_narrow_is_not
     # Much of the mass at zero is no fault.
     zeros = calibration_of(np.where(good < 1, 0, good), np.where(true < 1, 0, true), regions, artists)
     assert zeros["pit_deviation"] < 0.02
+    assert zeros["cov80_if_right"] == pytest.approx(zeros["cov80"], abs=0.02)
+    assert zeros["cov80_if_right"] > found["cov80_if_right"] + 0.02
+    assert found["cov80_if_right"] == worse["cov80_if_right"] == pytest.approx(0.8, abs=0.02)
 
 
 def test_rows_without_a_truth_are_left_out_of_the_calibration():

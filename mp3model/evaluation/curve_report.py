@@ -91,10 +91,11 @@ def calibration_of(
 
     Returns:
         `pit_deviation` (largest distance of a decile from uniform), `pit_luck` (what luck alone would explain of it),
-        `cov80` over all, `cov80_regions` a region with at least 30 rows, `cov80_foretold` of the tenth of the rows in
-        their region of which most was foretold (the median), `cov80_top` of the tenth that had most. Who looks at those
-        that had most looks at surprises: `cov80_top_if_right` is what it would be if what happens were a draw from
-        these very forecasts, and so what a right forecast that knows no more would have.
+        `cov80` over all, `cov80_if_right` what it would be if what happens were a draw from these very forecasts (more
+        than .8 where many paths have nothing left, for an interval that reaches down to 0 holds them all),
+        `cov80_regions` a region with at least 30 rows, `cov80_foretold` of the tenth of the rows in their region of
+        which most was foretold (the median), `cov80_top` of the tenth that had most. Who looks at those that had most
+        looks at surprises: `cov80_top_if_right` is what a right forecast that knows no more would have.
     """
     known = np.isfinite(true)
     totals, true, regions, artists = totals[known], true[known], regions[known], artists[known]
@@ -110,6 +111,7 @@ def calibration_of(
         "pit_deviation": pit_deviation(tenths),
         "pit_luck": pit_luck(tenths, artists, seed),
         "cov80": float(inside.mean()),
+        "cov80_if_right": float(covered(totals, low[:, None], high[:, None]).mean()),
         "cov80_regions": by_region,
         "cov80_foretold": float(inside[_top_tenth(median, regions)].mean()),
         "cov80_top": float(inside[_top_tenth(true, regions)].mean()),
@@ -220,7 +222,7 @@ def _section(report: dict[str, Any], split: str, target: str, system: str) -> st
     if calibration:
         lines.append(
             f"largest distance of a PIT decile from uniform {pit_cell(calibration)}; 80 % intervals cover "
-            f"{100 * calibration['cov80']:.1f} %"
+            f"{100 * calibration['cov80']:.1f} %, if forecasts were right {100 * calibration['cov80_if_right']:.1f} %"
         )
         lines.append(f"80 % intervals, {_parts_covered(calibration, by_region=target == 'total')}")
     return "\n".join(lines)
