@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mp3model.tables.curves import PERIOD_DAYS
 from mp3model.tables.folder import DatasetFolder
@@ -46,8 +47,8 @@ def lowest_walks(dataset: DatasetFolder, regions: Sequence[str], horizon: int, u
     period = days // PERIOD_DAYS[dataset.frequency]
     period -= period.min()
     lowest = np.full((len(regions), period.max() + 1), np.nan)
-    place = {region: at for at, region in enumerate(regions)}
-    lowest[charts["region"].map(place).to_numpy(), period] = np.log10(charts["lowest"].to_numpy(dtype=float))
+    codes = pd.Index(regions).get_indexer(charts["region"])
+    lowest[codes, period] = np.log10(charts["lowest"].to_numpy(dtype=float))
     starts = max(0, lowest.shape[1] - horizon)
     moves = np.stack([lowest[:, 1 + h : 1 + h + starts] - lowest[:, :starts] for h in range(horizon)], axis=-1)
     known = np.isfinite(moves).all(axis=-1)
@@ -56,20 +57,16 @@ def lowest_walks(dataset: DatasetFolder, regions: Sequence[str], horizon: int, u
         return nothing
     dates = _spread(dates)[:MOST_WALKS]
     moves, known = moves[:, dates], known[:, dates]
-    walks = np.empty((len(regions) + 1, len(dates), horizon), np.float32)
-    for region in range(len(regions) + 1):
-        own = np.flatnonzero(known[region]) if region < len(regions) else np.empty(0, int)
-        missing = 0
-        for date in range(len(dates)):
-            if len(own) >= LEAST_WALKS:
-                taken = date
-                if not known[region, date]:
-                    taken, missing = own[missing % len(own)], missing + 1
-                walks[region, date] = moves[region, taken]
-            else:
-                others = np.flatnonzero(known[:, date])
-                walks[region, date] = moves[others[date % len(others)], date]
-    return walks
+    place = np.arange(len(dates))
+    # Regions with charts on a date take turns at standing in for those without.
+    turn = (known.cumsum(axis=0) == place % known.sum(axis=0) + 1).argmax(axis=0)
+    walks = np.repeat(moves[turn, place][None], len(regions) + 1, axis=0)
+    for region, own in enumerate(known):
+        if own.sum() >= LEAST_WALKS:
+            taken = place.copy()
+            taken[~own] = np.resize(np.flatnonzero(own), (~own).sum())
+            walks[region] = moves[region, taken]
+    return walks.astype(np.float32)
 
 
 def _spread(dates: np.ndarray) -> np.ndarray:
