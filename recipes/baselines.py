@@ -2,10 +2,12 @@
 
     python recipes/baselines.py --data DIR --output_dir RUN [--only NAMES] [--search] [--resume]
     python recipes/baselines.py --data DIR --output_dir RUN --model RUN/model          # an MP3 model beside them
+    python recipes/baselines.py --data DIR --output_dir RUN --forecasts MP3=RUN/test.npz other=OTHER/test.npz
 
 Writes RUN/report.md, RUN/report.json, RUN/table.txt and pictures. Each baseline's forecasts stay in RUN/baselines, so
 that a killed run goes on with --resume where it was; one that fails is named, the others are scored, and the exit
-status is 1. Differences are those of the model, or of the first baseline that can always forecast, from each other.
+status is 1. Differences are those of the model, or of the first forecasts given (recipes/mp3.py stores those of its test
+split), or of the first baseline that can always forecast, from each other.
 """
 
 from __future__ import annotations
@@ -36,6 +38,12 @@ class BaselineArguments:
     search: bool = field(default=False, metadata={"help": "Choose settings on validation, where a baseline can."})
     kkbox: str | None = field(default=None, metadata={"help": "Folder of KKBOX's published weights."})
     model: str | None = field(default=None, metadata={"help": "Folder of an MP3 model to put beside them."})
+    forecasts: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "NAME=FILE of stored forecasts of the same debuts to put beside them: RUN/test.npz of mp3.py."
+        },
+    )
     split: str = field(default="test", metadata={"help": "Split that is scored."})
     observed: list[int] = field(default_factory=lambda: [0, 1, 2, 4], metadata={"help": "Observed periods."})
     worth: bool = field(
@@ -91,6 +99,7 @@ def main() -> None:
             )
         if max(arguments.observed) >= dataset.horizon or min(arguments.observed) < 0:
             raise InputError(f"--observed {arguments.observed}: curves have {dataset.horizon} periods")
+        stored = given_forecasts(asked, names)
         if claim(folder):
             print(f"{folder} is finished:\n\n{(folder / 'table.txt').read_text()}")
             return
@@ -100,6 +109,7 @@ def main() -> None:
         without: dict[int, tuple[CurveForecasts, dict[str, CurveForecasts]]] = {}
         if arguments.model is not None:
             forecasts[MODEL], without = of_model(dataset, asked, folder)
+        forecasts |= stored
         until = train.rows["debut"].max() + np.timedelta64(PERIOD_DAYS[dataset.frequency] * dataset.horizon, "D")
         covariates = covariates_of(dataset, dataset.regions, GROUPS, dataset.horizon, until)
         fitted, failed = all_fitted(names, dataset, (train, validation, asked), covariates, folder)
@@ -109,7 +119,7 @@ def main() -> None:
             observed = [k for k in arguments.observed if any(found[k] is not None for found in forecasts.values())]
             for k in sorted(set(arguments.observed) - set(observed)):
                 print(f"without {k} observed period(s): none of these systems forecasts with so many", flush=True)
-            leader = MODEL if MODEL in forecasts else leader_of(forecasts, observed)
+            leader = leader_of(forecasts, observed)
             report = full_report(forecasts, asked, dataset, arguments.split, observed, leader, without, arguments.seed)
             table = write_full_report(report | {"left_out": left_out, "failed": failed}, folder)
             print(f"\n{table}\n\nreport: {folder / 'report.md'}")
@@ -128,6 +138,29 @@ def chosen(dataset: DatasetFolder) -> tuple[list[str], dict[str, str]]:
         name, reason = next(iter(left_out.items()))
         raise InputError(f"--only {name!r}: {reason}")
     return [name for name in names if name not in left_out], left_out
+
+
+def given_forecasts(asked: Debuts, names: list[str]) -> dict[str, Found]:
+    """The forecasts that --forecasts names, at the observed periods asked for."""
+    found: dict[str, Found] = {}
+    taken = {*names, *([MODEL] if arguments.model is not None else [])}
+    for word in arguments.forecasts or []:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--forecasts {word!r} is no NAME=FILE, such as MP3=RUN/test.npz")
+        if name in taken | set(found):
+            raise InputError(f"--forecasts {word!r}: {name} is the name of another system here; give it one of its own")
+        if not Path(path).is_file():
+            raise InputError(f"--forecasts {word!r}: {path} is no file; recipes/mp3.py writes RUN/test.npz")
+        stored = read_forecasts(Path(path), asked)
+        absent = [k for k in arguments.observed if stored.get(k) is None]
+        if absent:
+            told = ", ".join(map(str, stored))
+            raise InputError(
+                f"--observed {absent[0]}: {path} holds forecasts with {told} observed periods; ask for those"
+            )
+        found[name] = {k: stored[k] for k in arguments.observed}
+    return found
 
 
 def claim(folder: Path) -> bool:

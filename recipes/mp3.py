@@ -4,8 +4,8 @@
     accelerate launch recipes/mp3.py [FILE.yaml] --data DIR --mp2 RUN/model --output_dir RUN [--resume]
 
 Reads a dataset folder (or makes the simulated market) and an MP2 model, trains the curve decoder with it, calibrates
-its paths on songs that training never used, and writes RUN/model, RUN/metrics.jsonl, RUN/report.json and a closing
-table on the test split.
+its paths on songs that training never used, and writes RUN/model, RUN/metrics.jsonl, RUN/report.json, a closing table
+on the test split, and what it forecast there, RUN/test.npz, for recipes/baselines.py to put beside other systems.
 """
 
 from __future__ import annotations
@@ -186,6 +186,7 @@ from mp3model.evaluation.curve_report import (  # noqa: E402
 )
 from mp3model.evaluation.forecasts import RankCurves, truth_of  # noqa: E402
 from mp3model.evaluation.oracle import oracle_frames  # noqa: E402
+from mp3model.evaluation.stored_forecasts import write_forecasts  # noqa: E402
 from mp3model.model.covariates import Covariates  # noqa: E402
 from mp3model.model.modeling import MP2Model  # noqa: E402
 from mp3model.model.modeling_mp3 import Audio, MP3Model, period_weights  # noqa: E402
@@ -233,7 +234,7 @@ from mp3model.training.runs import (  # noqa: E402
 
 # What a run that goes on may do otherwise than before: none of it moves a weight.
 MAY_CHANGE = {"output_dir", "resume", "loader_workers", "log_every", "tracker", "observed", "paths", "most_skipped"}
-TABLE = "table.txt"
+TABLE, FORECASTS = "table.txt", "test.npz"
 NEW_MARKETS = "new-markets"
 # Debuts that tell after each epoch whether to go on.
 STOPPING_ROWS = 4000
@@ -415,7 +416,9 @@ def run(dataset: DatasetFolder, folder: Path, accelerator: Accelerator) -> None:
             if train_arguments.boosted:
                 trees.save(part / BOOSTED)
     floors = [make_baseline(name, dataset).fit(train, validation, covariates) for name in FLOORS]
-    add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
+    found = add_split(report, "test", dataset, forecaster, test, accelerator, floors, train)
+    if found:
+        write_forecasts(folder / FORECASTS, test, found)
     if data_arguments.held_out_regions:
         if train_arguments.boosted:
             rival = "boosted refit" if train_arguments.refit else "boosted"
@@ -837,8 +840,13 @@ def add_split(
     accelerator: Accelerator,
     floors: Sequence[CurveBaseline] = (),
     train: Debuts | None = None,
-) -> None:
-    """Scores of one split at each number of observed periods, beside floors; with `train`, a market's skill too."""
+) -> dict[int, CurveForecasts]:
+    """Scores of one split at each number of observed periods, beside floors; with `train`, a market's skill too.
+
+    Returns:
+        The forecasts by observed periods, in the main process.
+    """
+    found: dict[int, CurveForecasts] = {}
     for observed in train_arguments.observed if len(debuts) else []:
         if observed >= forecaster.model.config.horizon:
             continue
@@ -846,7 +854,8 @@ def add_split(
         if not accelerator.is_main_process:
             continue
         rivals = {floor.name: floor.forecast(debuts, observed) for floor in floors}
-        truth, forecasts = truth_of(debuts.rows, debuts.curves), paths.forecasts()
+        truth = truth_of(debuts.rows, debuts.curves)
+        found[observed] = forecasts = paths.forecasts()
         add_scores(report, split, observed, truth, forecasts, rivals, train_arguments.seed)
         report[split][target_name(observed)]["calibration"] = calibration_of(
             paths.streams[:, :, observed:].sum(axis=2),
@@ -857,6 +866,7 @@ def add_split(
         )
         if observed == 0 and train is not None:
             add_oracle(report, dataset, debuts, forecasts, train)
+    return found
 
 
 def close(

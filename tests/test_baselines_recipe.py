@@ -186,6 +186,43 @@ def test_what_the_data_do_not_allow_is_named_with_its_reason(run, data, tmp_path
     assert content["leader"] == "last seen"
 
 
+def test_stored_forecasts_stand_beside_baselines_and_lead_them(run, tmp_path):
+    run("--only", "last seen", "--observed", 0, 1, "--output_dir", tmp_path / "before")
+    file = tmp_path / "before" / "baselines" / "last seen.npz"
+    words = ("--only", "last seen", "region median", "--observed", 1, "--output_dir", tmp_path / "r", "--forecasts")
+    status, _, _ = run(*words, f"one={file}", f"two={file}")
+    assert status == 0
+    content = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert content["leader"] == "one"
+    assert set(content["baselines"]) == {"two", "last seen", "region median"}
+    assert content["baselines"]["two"] == content["baselines"]["last seen"]
+    assert content["differences"]["test"]["remaining_1"]["two"]["wape"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("test.npz", "'test.npz' is no NAME=FILE"),
+        ("region median={file}", "region median is the name of another system"),
+        ("one=nowhere.npz", "nowhere.npz is no file"),
+        ("one={file}", "--observed 2: "),
+    ],
+)
+def test_forecasts_that_cannot_stand_beside_are_refused_in_one_line(word, message, run, tmp_path):
+    run("--only", "last seen", "--observed", 0, 1, "--output_dir", tmp_path / "before")
+    word = word.format(file=tmp_path / "before" / "baselines" / "last seen.npz")
+    words = ("--only", "region median", "--observed", 0, 2, "--output_dir", tmp_path / "r", "--forecasts", word)
+    status, _, errors = run(*words)
+    assert status == 2
+    assert message in errors.splitlines()[-1]
+    assert not (tmp_path / "r").exists()
+    # Of another split they are forecasts of other debuts.
+    if word.startswith("one=") and "nowhere" not in word:
+        status, _, errors = run(*words, "--split", "validation")
+        assert status == 2
+        assert "holds forecasts of other debuts" in errors.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -127,6 +127,17 @@ def test_resuming_a_finished_run_prints_its_table_again_and_another_run_is_never
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_what_a_run_forecast_of_the_test_split_stands_beside_baselines_with_the_same_scores(finished, market, tmp_path):
+    folder, _ = finished
+    words = ["--only", "region median", "--observed", "0", "2", "--forecasts", f"ours={folder / 'test.npz'}"]
+    run("baselines", "--data", market, *words, "--output_dir", tmp_path / "r")
+    own, beside = (json.loads((place / "report.json").read_text()) for place in (folder, tmp_path / "r"))
+    assert beside["leader"] == "ours"
+    for target in ("total", "remaining_2"):
+        for measure in ("crps", "wape", "cov80"):
+            assert beside["test"][target][measure] == pytest.approx(own["test"][target][measure]), (target, measure)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "place"), [([], "."), (["--refit", "--members", "2"], "refit")])
 def test_a_killed_run_goes_on_to_the_same_weights(options, place, market, tmp_path):

@@ -43,9 +43,12 @@ def read_forecasts(path: Path, asked: Debuts) -> dict[int, CurveForecasts | None
             arrays = {name: stored[name] for name in stored.files}
         told = json.loads(arrays.pop("about").tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); delete it, and it is made again") from error
+        raise InputError(f"{path}: cannot be read ({error}); delete it, and what made it makes it again") from error
     if told["debuts"] != digest_of(asked):
-        raise InputError(f"{path}: holds forecasts of other debuts; delete it, or name another --output_dir")
+        raise InputError(
+            f"{path}: holds forecasts of other debuts than these {len(asked.rows)}; name the data and split that it was "
+            "made of, or another file or folder"
+        )
     found: dict[int, CurveForecasts | None] = dict.fromkeys(told["observed"])
     for observed in found:
         parts = {name: arrays.get(f"{observed} {name}") for name in _FIELDS}
