@@ -6,8 +6,8 @@
 
 Writes RUN/report.md, RUN/report.json, RUN/table.txt and pictures. Each baseline's forecasts stay in RUN/baselines, so
 that a killed run goes on with --resume where it was; one that fails is named, the others are scored, and the exit
-status is 1. Differences are those of the model, or of the first forecasts given (recipes/mp3.py stores those of its test
-split), or of the first baseline that can always forecast, from each other.
+status is 1. Differences are those of the model, or of the first forecasts given (recipes/mp3.py stores those of its
+test split), or of the first baseline that can always forecast, from each other.
 """
 
 from __future__ import annotations

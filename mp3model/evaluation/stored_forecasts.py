@@ -46,8 +46,8 @@ def read_forecasts(path: Path, asked: Debuts) -> dict[int, CurveForecasts | None
         raise InputError(f"{path}: cannot be read ({error}); delete it, and what made it makes it again") from error
     if told["debuts"] != digest_of(asked):
         raise InputError(
-            f"{path}: holds forecasts of other debuts than these {len(asked.rows)}; name the data and split that it was "
-            "made of, or another file or folder"
+            f"{path}: holds forecasts of other debuts than these {len(asked.rows)}; name the data and split that it is "
+            "of, or another file or folder"
         )
     found: dict[int, CurveForecasts | None] = dict.fromkeys(told["observed"])
     for observed in found:
