@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp3model.evaluation import ranking
-from mp3model.evaluation.accuracy import LEVELS, QUANTILES, crps_from_quantiles
+from mp3model.evaluation.accuracy import LEVELS, QUANTILES, crps_from_quantiles, path_quantiles
 from mp3model.evaluation.bootstrap import Interval, bootstrap_weights
 from mp3model.evaluation.ranking import (
     kendall,
@@ -34,6 +34,36 @@ MEASURES = {
     "somers_d": (somers_d, somers_d_replicates, lambda x, y: scipy.stats.somersd(x, y).statistic),
 }
 with_ties = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=40)
+
+
+@given(
+    st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))), min_size=1, max_size=40),
+    st.lists(st.floats(0, 1), min_size=1, max_size=5),
+)
+def test_quantiles_of_paths_are_median_unbiased_in_order_and_within_the_paths(numbers, levels):
+    paths = np.array(numbers)
+    known = paths[~np.isnan(paths)]
+    found = path_quantiles(np.stack([paths, paths[::-1]], axis=1), levels, axis=0)
+    assert found.shape == (len(levels), 2)
+    if not len(known):
+        assert np.isnan(found).all()
+        return
+    expected = np.quantile(known, levels, method="median_unbiased")
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-9, atol=1e-6)
+    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+    assert ((found >= known.min()) & (found <= known.max())).all()
+    assert (np.diff(found[np.argsort(levels)], axis=0) >= 0).all()
+
+
+def test_an_interval_of_a_hundred_paths_holds_as_many_of_the_truths_as_it_says():
+    generator = np.random.default_rng(0)
+    paths, truth = generator.lognormal(size=(40_000, 100)), generator.lognormal(size=40_000)
+    low, high = path_quantiles(paths, (0.1, 0.9))
+    held = ((truth >= low) & (truth <= high)).mean()
+    narrow = np.quantile(paths, (0.1, 0.9), axis=1)
+    # By the theory of order statistics .795 and .784; independent paths are further apart than those of a decoder.
+    assert held == pytest.approx(0.795, abs=0.006)
+    assert held > ((truth >= narrow[0]) & (truth <= narrow[1])).mean() + 0.008
 
 
 def test_hand_made_rankings():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mp3model.evaluation.accuracy import LEVELS, crps_from_quantiles
+from mp3model.evaluation.accuracy import crps_from_quantiles, path_quantiles
 from mp3model.evaluation.calibration import CalibrationSet, PathCalibration
 
 PERIODS, PATHS = 4, 41
@@ -54,7 +54,7 @@ def test_intervals_are_made_as_wide_as_what_happens(width):
     mapped = found.apply(other.paths, other.threshold, ["US"] * 700, np.zeros(700, int))
 
     def inside(paths: np.ndarray) -> float:
-        low, high = np.quantile((10.0**paths).sum(axis=2), [0.1, 0.9], axis=1)
+        low, high = path_quantiles((10.0**paths).sum(axis=2), (0.1, 0.9))
         return float(((other.remaining >= low) & (other.remaining <= high)).mean())
 
     assert abs(inside(mapped) - 0.8) < 0.05 < abs(inside(other.paths) - 0.8)
@@ -189,7 +189,7 @@ def test_a_score_is_the_crps_of_the_log_of_the_streams_that_follow(observed):
         paths[:, :, 0] = np.maximum(paths[:, :, 0], -0.4)
     streams = np.where(paths < -0.4, 0, 10.0**paths)[:, :, observed:]
     assert (streams == 0).any()
-    quantiles = np.quantile(np.log10(1 + streams.sum(axis=2)), LEVELS, axis=1).T
+    quantiles = path_quantiles(np.log10(1 + streams.sum(axis=2))).T
     np.testing.assert_allclose(found[:, 0], crps_from_quantiles(np.log10(1 + held.remaining), quantiles), atol=1e-6)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mp3model.evaluation.accuracy import path_quantiles
 from mp3model.evaluation.forecasts import CurvePaths
 from mp3model.files import InputError
 from mp3model.serving.plots import (
@@ -69,8 +70,8 @@ def test_each_region_has_a_panel_with_its_median_bands_and_floor():
     bands = {tuple(np.round(band.get_facecolor()[0][:3], 3)): band for band in axes[0].collections}
     assert len(bands) == 2
     heights = [band.get_paths()[0].vertices[:, 1].max() for band in axes[0].collections]
-    assert heights[0] == pytest.approx(np.quantile(one.sampled.streams[0], 0.9, axis=0).max())
-    assert heights[1] == pytest.approx(np.quantile(one.sampled.streams[0], 0.75, axis=0).max())
+    assert heights[0] == pytest.approx(path_quantiles(one.sampled.streams[0], (0.9,), axis=0)[0].max())
+    assert heights[1] == pytest.approx(path_quantiles(one.sampled.streams[0], (0.75,), axis=0)[0].max())
     assert any(np.all(np.asarray(line.get_ydata()) == FLOOR) for line in axes[0].lines)
 
 
@@ -161,7 +162,7 @@ def test_regions_stand_side_by_side_in_the_order_of_their_totals():
     assert np.allclose(medians.get_xdata(), expected)
     widest = axes.containers[0]
     assert widest[2].get_width() == pytest.approx(
-        np.ptp(np.quantile(one.sampled.streams[1].sum(axis=1), (0.1, 0.9))), rel=1e-6
+        np.ptp(path_quantiles(one.sampled.streams[1].sum(axis=1), (0.1, 0.9))), rel=1e-6
     )
     assert axes.get_xscale() == "log"
 
@@ -231,7 +232,7 @@ def test_a_notebook_shows_totals_fans_and_flags_and_no_code_of_strangers():
     assert "&lt;script&gt;" in html
     assert html.count("<svg") == 2
     assert html.count("<circle") == 3, "three weeks are known in one region"
-    total = np.quantile(one.sampled.streams[0].sum(axis=1), (0.5, 0.1, 0.9))
+    total = path_quantiles(one.sampled.streams[0].sum(axis=1), (0.5, 0.1, 0.9))
     assert f"{readable(total[0])} ({readable(total[1])} to {readable(total[2])})" in html
     assert not {"http://", "https://", "onload", "<img"} & set(html.split())
     tree = ElementTree.fromstring(html)

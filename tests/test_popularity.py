@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from mp3model.evaluation.accuracy import LEVELS
 from mp3model.evaluation.popularity import (
     METRICS,
     RankCurve,
@@ -277,7 +278,7 @@ def test_a_summary_is_the_distribution_of_the_metric_not_the_metric_of_the_mean(
 
 def test_the_quantiles_of_a_few_paths_lie_on_straight_lines_between_them():
     table = summarise_paths({"m": [3, None, 1, 5, 4, 2], "n": [None] * 6})
-    assert table.iloc[0, 1:].tolist() == pytest.approx([3, 1.4, 1.8, 2.2, 2.6, 3, 3.4, 3.8, 4.2, 4.6])
+    assert table.iloc[0, 1:].tolist() == pytest.approx([3, 1, 1.4, 29 / 15, 37 / 15, 3, 53 / 15, 61 / 15, 4.6, 5])
     assert table.iloc[1, 1:].isna().all()
     with pytest.raises(InputError, match=r"^an index of 2 rows for 1 songs; give one row each$"):
         summarise_paths({"m": [3, 1]}, index=table)
@@ -296,7 +297,7 @@ def test_a_summary_leaves_out_paths_where_a_metric_is_undefined():
     assert table["metric"].tolist() == ["m", "n"] * 8
     for row, (song, region) in enumerate(np.ndindex(4, 2)):
         known = values[song, :, region][~np.isnan(values[song, :, region])]
-        expected = [known.mean(), *np.quantile(known, np.arange(1, 10) / 10)] if len(known) else [nan] * 10
+        expected = [known.mean(), *np.quantile(known, LEVELS, method="median_unbiased")] if len(known) else [nan] * 10
         assert table.iloc[2 * row, 3:].tolist() == pytest.approx(expected, nan_ok=True)
     with pytest.raises(InputError, match="index of 7 rows for 8"):
         summarise_paths({"m": values}, axis=1, index=index.iloc[:7])
@@ -455,7 +456,9 @@ def test_a_table_of_paths_is_summarised_song_by_song():
     paths = frame["streams"].to_numpy().reshape(2, 2, 4, 25).swapaxes(2, 3)
     expected = popularity_metrics(paths)["max"][1, 0]
     quantiles = found.loc[("b", "US", "max")]
-    assert quantiles.tolist() == pytest.approx([expected.mean(), *np.quantile(expected, np.arange(1, 10) / 10)])
+    assert quantiles.tolist() == pytest.approx(
+        [expected.mean(), *np.quantile(expected, LEVELS, method="median_unbiased")]
+    )
     with pytest.raises(InputError, match=r"^a table without the column sample has no distribution .* sampled paths$"):
         summarise_table(table.drop(columns="sample"))
     with pytest.raises(InputError, match="between 24 and 25 samples"):

@@ -13,6 +13,7 @@ from scipy.stats import kstest
 from small_charts import HORIZON, REGIONS, future_changed, rows_known_on, small_charts, week
 
 from mp3model import MP3Config, MP3Model
+from mp3model.evaluation.accuracy import path_quantiles
 from mp3model.model.covariates import GROUPS, Covariates
 from mp3model.model.sampling import chart_observed, sample_paths, uniform_numbers
 from mp3model.tables.curves import BELOW, UNKNOWN, CurveArrays, curve_arrays, taken
@@ -204,7 +205,7 @@ def test_streams_are_observed_ones_exactly_then_never_negative_and_quantiles_nev
         assert (streams >= 0).all()
         told, seen = (np.broadcast_to(each[:, None], streams.shape) for each in (curves.chart_observed(), given))
         np.testing.assert_array_equal(streams[seen], told[seen])
-        quantiles = np.quantile(streams, np.arange(0.1, 0.95, 0.1), axis=1)
+        quantiles = path_quantiles(streams, axis=1)
         assert (np.diff(quantiles, axis=0) >= 0).all()
         unseen = (rows["observed"] == 0).to_numpy()
         lowest = scale["floor"][:, None] * 10 ** scale["threshold"][:, :, 0]

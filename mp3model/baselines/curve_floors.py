@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import LEVELS, CurveForecasts
+from mp3model.evaluation.accuracy import LEVELS, CurveForecasts, path_quantiles
 from mp3model.files import InputError
 from mp3model.model.covariates import Covariates
 from mp3model.tables.calendar import days_from_christmas
@@ -484,7 +484,7 @@ class NearestRows:
                 near = pool[_nearest(asked[rows], places.points[pool], self.neighbours)]
                 found = later_of[near]
                 later[rows] = np.median(found, axis=1)
-                quantiles[rows] = np.quantile(np.log10(1 + found.sum(axis=2)), LEVELS, axis=1).T
+                quantiles[rows] = path_quantiles(np.log10(1 + found.sum(axis=2))).T
                 length[rows] = np.median((found > 0).sum(axis=2), axis=1)
                 rank[rows] = _median_known(self.ranks[near])
         return forecasts_of(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import LEVELS, QUANTILES, crps_from_quantiles
+from mp3model.evaluation.accuracy import LEVELS, QUANTILES, crps_from_quantiles, path_quantiles
 
 # Below this a region's own quantiles of .1 and .9 would hang on two or three songs.
 MINIMUM_ROWS = 20
@@ -216,7 +216,7 @@ class CalibrationSet:
                 if self.observed == 0:
                     later[:, :, 0] = np.maximum(streams[:, :, 0], 10.0 ** (threshold[:, :, 0] - shift))
                 total = np.log10(1 + 10.0**shift * later.sum(axis=2))
-                scores[:, place] = crps_from_quantiles(true, np.quantile(total, LEVELS, axis=1).T)
+                scores[:, place] = crps_from_quantiles(true, path_quantiles(total).T)
         return scores
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import MINIMUM_CURVES, QUANTILES, CurveForecasts, CurveTruth
+from mp3model.evaluation.accuracy import MINIMUM_CURVES, QUANTILES, CurveForecasts, CurveTruth, path_quantiles
 from mp3model.evaluation.calibration import quantiles_of_rows, with_quantiles
 from mp3model.evaluation.coverage import covered, pit_deviation, pit_luck, pit_tenths
 from mp3model.evaluation.curve_scores import Drawn, curve_draws, differences_of, known_draws, scores_of
@@ -99,7 +99,7 @@ def calibration_of(
     """
     known = np.isfinite(true)
     totals, true, regions, artists = totals[known], true[known], regions[known], artists[known]
-    low, median, high = np.quantile(totals, [0.1, 0.5, 0.9], axis=1)
+    low, median, high = path_quantiles(totals, (0.1, 0.5, 0.9))
     inside = covered(true, low, high)
     by_region = {}
     for region in sorted(set(regions)):

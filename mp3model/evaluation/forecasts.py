@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import LEVELS, QUANTILES, CurveForecasts, CurveTruth
+from mp3model.evaluation.accuracy import LEVELS, QUANTILES, CurveForecasts, CurveTruth, path_quantiles
 from mp3model.evaluation.popularity import RankCurve, popularity_metrics, summarise_paths
 from mp3model.tables.curves import CurveArrays, period_dates
 from mp3model.tables.folder import DatasetFolder
@@ -36,7 +36,7 @@ class CurvePaths:
     def curves(self) -> pd.DataFrame:
         """`track_id, region, week` (`day`), `date, mean, 0.1 … 0.9`: a row a period."""
         n, _, horizon = self.streams.shape
-        quantiles = np.quantile(self.streams, LEVELS, axis=1).transpose(1, 2, 0)
+        quantiles = path_quantiles(self.streams, axis=1).transpose(1, 2, 0)
         table = self._periods(horizon).assign(mean=self.streams.mean(axis=1).ravel())
         return table.assign(**dict(zip(QUANTILES, quantiles.reshape(n * horizon, len(LEVELS)).T, strict=True)))
 
@@ -75,7 +75,7 @@ class CurvePaths:
         known = np.isfinite(self.debut_rank).all()
         return CurveForecasts(
             curve=np.median(self.streams, axis=1),
-            quantiles=np.quantile(total, LEVELS, axis=1).T,
+            quantiles=path_quantiles(total).T,
             score=_interquartile_mean(np.log10(1 + total)),
             rank0=np.median(self.debut_rank, axis=1) if known and observed == 0 else None,
             length=np.median((later > 0).sum(axis=2), axis=1),

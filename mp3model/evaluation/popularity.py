@@ -349,7 +349,7 @@ def summarise_paths(metrics: Mapping[str, Any], axis: int = 0, index: pd.DataFra
     """
     import pandas as pd
 
-    from mp3model.evaluation.accuracy import LEVELS, QUANTILES
+    from mp3model.evaluation.accuracy import QUANTILES, path_quantiles
 
     arrays = {name: np.asarray(values, dtype=float) for name, values in metrics.items()}
     shapes = {values.shape for values in arrays.values()}
@@ -366,10 +366,9 @@ def summarise_paths(metrics: Mapping[str, Any], axis: int = 0, index: pd.DataFra
     known = ~np.isnan(flat)
     count = known.sum(axis=1)
     mean = _divided(np.where(known, flat, 0.0).sum(axis=1), count)
-    quantiles = _quantiles(flat, count, np.array(LEVELS))
     table = index.iloc[np.repeat(np.arange(len(index)), len(arrays))].reset_index(drop=True)
     table = table.assign(metric=np.tile(list(arrays), len(index)), mean=mean)
-    return table.assign(**dict(zip(QUANTILES, quantiles.T, strict=True)))
+    return table.assign(**dict(zip(QUANTILES, path_quantiles(flat), strict=True)))
 
 
 def popularity_table(
@@ -478,18 +477,6 @@ def _sample_axis(axis: int, dimensions: int) -> int:
 
 def _share(hits: np.ndarray, known: np.ndarray, axis: int) -> np.ndarray:
     return _divided((hits & known).sum(axis=axis), known.sum(axis=axis))
-
-
-def _quantiles(rows: np.ndarray, count: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Linear between order statistics as in `numpy.quantile`, NaN left out: (rows, samples) → (rows, levels)."""
-    # NaN are sorted to the end, so the first `count` of each row are what is known; where none is, −1 picks a NaN.
-    ordered = np.sort(rows, axis=1)
-    last = (count - 1)[:, None]
-    place = levels * last
-    lower = np.floor(place).astype(int)
-    upper = np.minimum(lower + 1, last)
-    low, high = (np.take_along_axis(ordered, at, axis=1) for at in (lower, upper))
-    return low + (place - lower) * (high - low)
 
 
 def _periods(values: pd.Series, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mp3model.evaluation.accuracy import MINIMUM_CURVES, CurveForecasts, CurveTruth, curve_row_scores
+from mp3model.evaluation.accuracy import MINIMUM_CURVES, CurveForecasts, CurveTruth, curve_row_scores, path_quantiles
 from mp3model.evaluation.bootstrap import Draws, interval_of_draws, mean_over_regions, rows_by_region
 from mp3model.evaluation.curve_scores import POOLED_REPLICATES, known_draws, order_of
 from mp3model.evaluation.ranking import spearman_replicates
@@ -227,7 +227,7 @@ def weekly_totals(truth: CurveTruth, paths: np.ndarray, rival: CurveForecasts) -
         `truth, low, median, high` (.1, .5 and .9) and `last_year`, each of H values.
     """
     known = np.isfinite(truth.streams).all(axis=1)
-    low, median, high = np.quantile(paths[known].sum(axis=0), (0.1, 0.5, 0.9), axis=0)
+    low, median, high = path_quantiles(paths[known].sum(axis=0), (0.1, 0.5, 0.9), axis=0)
     values = {"truth": truth.streams[known].sum(axis=0), "low": low, "median": median, "high": high}
     values["last_year"] = rival.curve[known].sum(axis=0)
     return {name: [float(value) for value in array] for name, array in values.items()}

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mp3model.baselines.boosted import Boosted
-from mp3model.evaluation.accuracy import LEVELS, QUANTILES
+from mp3model.evaluation.accuracy import QUANTILES, path_quantiles
 from mp3model.evaluation.calibration import PathCalibration
 from mp3model.evaluation.forecasts import PERIOD_NAMES, CurvePaths, RankCurves, best_ranks, debut_ranks
 from mp3model.files import InputError
@@ -580,7 +580,7 @@ class Forecaster:
             ]
         )
         table = rows[["track_id", "region"]].reset_index(drop=True).assign(mean=place.mean(axis=1))
-        return table.assign(**dict(zip(QUANTILES, np.quantile(place, LEVELS, axis=1), strict=True)))
+        return table.assign(**dict(zip(QUANTILES, path_quantiles(place), strict=True)))
 
 
 def _name(source: Any) -> str:

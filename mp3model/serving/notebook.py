@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mp3model.evaluation.accuracy import path_quantiles
 from mp3model.evaluation.forecasts import PERIOD_NAMES
 from mp3model.serving.result import notes_of, readable
 
@@ -83,7 +84,7 @@ def _interval(row: pd.Series) -> str:
 def _fan_svg(forecast: Forecast, row: int) -> str:
     """One region's fan: 80 % and 60 % bands, the median, and what was observed as points."""
     about, paths = forecast.sampled.rows.iloc[row], forecast.sampled.streams[row]
-    low, lower, middle, upper, high = np.quantile(paths, (0.1, 0.2, 0.5, 0.8, 0.9), axis=0)
+    low, lower, middle, upper, high = path_quantiles(paths, (0.1, 0.2, 0.5, 0.8, 0.9), axis=0)
     observed, last = int(about["observed"]), paths.shape[1] - 1
     top = max(float(high.max()), 1.0)
 

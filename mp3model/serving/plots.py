@@ -22,6 +22,7 @@ from mp3model.audio.augment import (
 )
 from mp3model.audio.bank import SAMPLE_RATE
 from mp3model.audio.frontend import LogMel
+from mp3model.evaluation.accuracy import path_quantiles
 from mp3model.files import InputError, written_whole
 from mp3model.serving.result import notes_of, readable, songs_alike
 
@@ -204,7 +205,7 @@ def _fan(axes: Any, forecast: Forecast, row: int) -> dict[str, Any]:
     paths, period = forecast.sampled.streams[row], _period(forecast)
     curve = forecast.curves
     dates = pd.to_datetime(curve[(curve["track_id"] == track) & (curve["region"] == region)]["date"]).to_numpy()
-    low, lower, middle, upper, high = np.quantile(paths, (0.1, 0.25, 0.5, 0.75, 0.9), axis=0)
+    low, lower, middle, upper, high = path_quantiles(paths, (0.1, 0.25, 0.5, 0.75, 0.9), axis=0)
     # The fan opens at the last observed period, where there is no doubt.
     ahead = slice(max(observed - 1, 0), None)
     handles = {
@@ -243,7 +244,7 @@ def _fan(axes: Any, forecast: Forecast, row: int) -> dict[str, Any]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)
-    total = np.quantile(paths.sum(axis=1), (0.1, 0.5, 0.9))
+    total = path_quantiles(paths.sum(axis=1), (0.1, 0.5, 0.9))
     axes.set_title(
         f"{region}: {readable(total[1])} in {len(dates)} {period}s ({readable(total[0])} to {readable(total[2])})",
         fontsize=8,
