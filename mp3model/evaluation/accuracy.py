@@ -1,6 +1,7 @@
 """Forecasts and the truth a row in (a number, quantiles, samples, a curve); a score a row out, for any average.
 
-Scores of whole samples with their intervals are those of `mp3model.evaluation.scalar_scores` and `curve_scores`.
+Quantiles of sampled paths are taken here, for scores, tables and pictures alike. Scores of whole samples with their
+intervals are those of `mp3model.evaluation.scalar_scores` and `curve_scores`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def path_quantiles(paths: Any, levels: Sequence[float] = LEVELS, axis: int = -1)
     """Quantiles of the distribution that paths are a sample of: (levels, …), NaN left out, all NaN where there is none.
 
     Median-unbiased, the eighth kind of Hyndman and Fan (1996). NumPy's own kind takes the sample's smallest and largest
-    for the distribution's, so that its 80 % interval of 100 paths holds 78.9 % of a decoder's later paths, this one's
-    80.0 %.
+    for the distribution's, so that its 80 % interval of 100 paths held 78.9 % of a decoder's other paths, this one's
+    80.0 % (recipes/README.md, 2026-11-24).
 
     Args:
         paths: Numbers of any shape, one a path along `axis`.
